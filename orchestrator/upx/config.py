@@ -1,0 +1,125 @@
+"""Settings: the only reader of the process environment.
+
+``Settings.from_env(os.environ)`` is called once, where the program or the client starts, and passed on.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from upx.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# What a worker or uv may see of the user's environment. Everything else (PYTHONPATH, CUDA tweaks, tokens)
+# stays out: a worker's behaviour follows from its env, its manifest and its options alone.
+PASSED_ON = (
+    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "TEMP", "TMP",
+    "SYSTEMROOT", "SYSTEMDRIVE", "COMSPEC", "APPDATA", "LOCALAPPDATA", "PROGRAMDATA", "USERPROFILE", "WINDIR",
+    "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES",
+)  # fmt: skip
+# What a download needs beyond that: certificates and proxies.
+NETWORK = (
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
+    "http_proxy", "https_proxy", "all_proxy", "no_proxy", "XDG_CACHE_HOME", "XDG_DATA_HOME", "NETRC",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where things lie and what the user chose in the environment. Every path is absolute.
+
+    Environment variables: ``UPX_HOME`` (root of the four folders; without it platformdirs' for ``upx``),
+    ``UPX_OFFLINE`` (1: never reach out), ``UPX_WHEELHOUSE`` (a folder of wheels searched first),
+    ``UPX_INDEX`` (package index passed to uv), ``UPX_UV_CACHE`` (uv's cache), ``UPX_PYTHON`` (interpreter for
+    new environments), ``UPX_BACKEND`` (used when none is named). uv's own ``UV_CACHE_DIR``,
+    ``UV_INDEX_URL``/``UV_DEFAULT_INDEX`` are honoured where ours are not set.
+    """
+
+    data_dir: Path
+    cache_dir: Path
+    state_dir: Path
+    runtime_dir: Path | None = None
+    offline: bool = False
+    wheelhouse: Path | None = None
+    index: str | None = None
+    uv_cache: Path | None = None
+    python: str | None = None
+    backend: str | None = None
+    # The part of the user's environment that child processes may inherit.
+    child_env: Mapping[str, str] = field(default_factory=dict[str, str])
+    network_env: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings; UsageError names the variable that cannot be used."""
+        env = os.environ if environ is None else environ
+        home = env.get("UPX_HOME")
+        if home:
+            root = Path(home).expanduser().absolute()
+            data, cache, state = root / "data", root / "cache", root / "state"
+            runtime: Path | None = root / "run"
+        else:
+            from platformdirs import PlatformDirs  # noqa: PLC0415  # 4 ms that a library user may never need
+
+            dirs = PlatformDirs("upx", appauthor=False)
+            data, cache, state = dirs.user_data_path, dirs.user_cache_path, dirs.user_state_path
+            xdg = env.get("XDG_RUNTIME_DIR")
+            runtime = Path(xdg) / "upx" if xdg else None
+        wheelhouse = env.get("UPX_WHEELHOUSE")
+        if wheelhouse and not Path(wheelhouse).expanduser().is_dir():
+            message = f"UPX_WHEELHOUSE names no folder: {wheelhouse}"
+            raise UsageError(message, hint="set it to a folder that holds wheels, or unset it")
+        uv_cache = env.get("UPX_UV_CACHE") or env.get("UV_CACHE_DIR")
+        return cls(
+            data_dir=data,
+            cache_dir=cache,
+            state_dir=state,
+            runtime_dir=runtime,
+            offline=_flag(env, "UPX_OFFLINE"),
+            wheelhouse=Path(wheelhouse).expanduser().absolute() if wheelhouse else None,
+            index=env.get("UPX_INDEX") or env.get("UV_DEFAULT_INDEX") or env.get("UV_INDEX_URL"),
+            uv_cache=Path(uv_cache).expanduser().absolute() if uv_cache else None,
+            python=env.get("UPX_PYTHON"),
+            backend=env.get("UPX_BACKEND"),
+            child_env={name: env[name] for name in PASSED_ON if name in env},
+            network_env={name: env[name] for name in NETWORK if name in env},
+        )
+
+    @property
+    def venvs_dir(self) -> Path:
+        """Built environments, one folder per fingerprint."""
+        return self.data_dir / "venvs"
+
+    @property
+    def stage_dir(self) -> Path:
+        """Staged copies of the code that workers run."""
+        return self.data_dir / "stage"
+
+    @property
+    def backends_dir(self) -> Path:
+        """Folders of backends that the user added."""
+        return self.data_dir / "backends"
+
+    @property
+    def workers_dir(self) -> Path:
+        """Registry entries of workers, below the boot id."""
+        return self.state_dir / "workers"
+
+
+def _flag(env: Mapping[str, str], name: str) -> bool:
+    value = env.get(name, "").strip().lower()
+    if value in {"", "0", "false", "no", "off"}:
+        return False
+    if value in {"1", "true", "yes", "on"}:
+        return True
+    message = f"{name} is {value!r}"
+    raise UsageError(message, hint=f"set {name} to 1 or 0")
+
+
+IS_WINDOWS = sys.platform == "win32"
