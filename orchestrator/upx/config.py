@@ -65,7 +65,7 @@ class Settings:
             data, cache, state = root / "data", root / "cache", root / "state"
             runtime: Path | None = root / "run"
         else:
-            from platformdirs import PlatformDirs  # noqa: PLC0415  # 4 ms that a library user may never need
+            from platformdirs import PlatformDirs  # 4 ms that a library user may never need
 
             dirs = PlatformDirs("upx", appauthor=False)
             data, cache, state = dirs.user_data_path, dirs.user_cache_path, dirs.user_state_path
