@@ -118,7 +118,7 @@ class BackendSpec:
     name: str
     title: str
     folder: Path
-    # The import package that holds the folder ("upx_backends" for our own, a private one for others').
+    # Dotted name of the folder's package, under which it is staged ("upx_backends.span").
     module: str
     env: EnvSpec
     models: tuple[ModelSpec, ...]

@@ -1,0 +1,97 @@
+"""Messages to parts and back: ``[header: msgpack map][one raw buffer per inline array]…``.
+
+Nothing is trusted: the header is capped before it is parsed, nesting and sizes are capped while it is, and the
+buffers are compared with what the header says of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple, Union, cast
+
+import msgpack
+
+from upx_protocol.arrays import Bytes, as_buffer, check_buffer, describe
+from upx_protocol.errors import MalformedError, UnknownKindError
+from upx_protocol.messages import HANDSHAKES, KINDS, Buffer, Message, TileDone, Unknown, Upscale
+from upx_protocol.version import HANDSHAKE, NEWEST
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MAX_HEADER = 65_536
+MAX_PARTS = 257
+
+
+@dataclass(frozen=True)
+class Received:
+    """A decoded message, the session it names (empty in a handshake) and its inline buffers."""
+
+    message: Union[Message, Unknown]
+    session: str
+    buffers: Tuple[Bytes, ...] = ()
+
+
+def encode(message: Message, *, session: str = "", arrays: Sequence[NDArray[np.generic]] = ()) -> List[Bytes]:
+    """The parts of a message. ``arrays`` (C order) follow the header, described in its ``bufs``.
+
+    The arrays' memory is referenced, not copied: with ``copy=False`` it must not be reused before the peer has it.
+    MalformedError when the header would exceed 64 KiB.
+    """
+    header = message.to_wire()
+    header["v"] = HANDSHAKE if isinstance(message, HANDSHAKES) else NEWEST.major
+    header["kind"] = message.kind()
+    if session and "session" not in header:
+        header["session"] = session
+    if arrays:
+        header["bufs"] = [describe(array).to_wire() for array in arrays]
+    packed = cast("bytes", msgpack.packb(header))
+    if len(packed) > MAX_HEADER:
+        raise MalformedError(f"header of {len(packed)} bytes, at most {MAX_HEADER}")
+    return [packed, *(as_buffer(array) for array in arrays)]
+
+
+def decode(parts: Sequence[Bytes]) -> Received:
+    """Check and build what came in; MalformedError or UnknownKindError for what is no message."""
+    if not 1 <= len(parts) <= MAX_PARTS:
+        raise MalformedError(f"{len(parts)} parts")
+    header = _header(parts[0])
+    kind, session = header.get("kind"), header.get("session", "")
+    if type(kind) is not str or type(session) is not str or len(session) > 64:
+        raise MalformedError("kind or session is no text")
+    cls = KINDS.get(kind)
+    if cls is None:
+        if header.get("critical") is True:
+            raise UnknownKindError(kind[:64])
+        return Received(Unknown(kind[:64]), session)
+    message = cls.from_wire(header)
+    buffers = tuple(parts[1:])
+    _check_buffers(message, buffers)
+    return Received(message, session, buffers)
+
+
+def _header(part: Bytes) -> Dict[str, Any]:
+    if len(part) > MAX_HEADER:
+        raise MalformedError(f"header of {len(part)} bytes, at most {MAX_HEADER}")
+    try:
+        header: Any = msgpack.unpackb(
+            part, strict_map_key=True, max_ext_len=0, max_bin_len=0, max_array_len=512, max_map_len=512
+        )
+    except (ValueError, TypeError, RecursionError) as error:
+        raise MalformedError("header is no msgpack map") from error
+    if type(header) is not dict:
+        raise MalformedError("header is no msgpack map")
+    return cast("Dict[str, Any]", header)
+
+
+def _check_buffers(message: Message, buffers: Tuple[Bytes, ...]) -> None:
+    described: Tuple[Buffer, ...] = message.bufs if isinstance(message, (Upscale, TileDone)) else ()
+    inline = [buffer for buffer in described if buffer.loc == "inline"]
+    if len(inline) != len(buffers):
+        raise MalformedError(f"{len(buffers)} buffers, {len(inline)} described")
+    for buffer in described:
+        check_buffer(buffer)
+    for buffer, part in zip(inline, buffers):
+        if len(part) != buffer.nbytes:
+            raise MalformedError(f"buffer of {len(part)} bytes, {buffer.nbytes} described")

@@ -1,0 +1,52 @@
+"""What a worker process is told at its birth, as one JSON argument."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Optional
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """Everything a worker knows before it binds. Paths are absolute; descriptors are inherited, -1 for none.
+
+    ``module``: import path of the backend's adapter, e.g. ``upx_backends.span.worker``.
+    ``endpoint``: ``ipc://PATH`` or ``tcp://127.0.0.1:*``. ``entry``: the registry file it writes after bind, whose
+    flock it holds through ``lock_fd``. ``env_fd``, ``stage_fd``: shared locks it keeps open while it lives.
+    ``tie_fd``: read end of a pipe that ends when a tied worker's host dies. ``parent``: the host's pid, compared
+    with the real one before PDEATHSIG is trusted; 0 when detached. ``idle_s``: a detached worker leaves after so
+    many seconds without a session, None for never. ``curve_keys``: a 0600 file with the CURVE key pair where the
+    endpoint is tcp. ``identity``: the registry key, repeated in the entry.
+    """
+
+    backend: str
+    module: str
+    endpoint: str
+    entry: str = ""
+    identity: str = ""
+    lock_fd: int = -1
+    env_fd: int = -1
+    stage_fd: int = -1
+    tie_fd: int = -1
+    parent: int = 0
+    tied: bool = True
+    idle_s: Optional[float] = None
+    device: str = "cpu"
+    env: str = ""
+    build: str = ""
+    curve_keys: str = ""
+    credit_tiles: int = 4
+    credit_bytes: int = 512 * 1024 * 1024
+    max_bytes: int = 1024 * 1024 * 1024
+    log_level: str = "INFO"
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(dataclasses.asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> WorkerOptions:
+        """Build from ``to_json``'s line; TypeError for an unknown key."""
+        return cls(**json.loads(text))
