@@ -64,6 +64,15 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class JobProgress:
+    """How far one picture is; ``tiles`` is 0 until its plan is known."""
+
+    stage: Literal["decode", "start", "inference", "encode", "done"]
+    tiles_done: int = 0
+    tiles: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """A job's output and its record.
 
