@@ -1,0 +1,1 @@
+"""Enlarge pictures with any super-resolution model, each in its own environment."""

@@ -171,7 +171,7 @@ def _typed(parameter: ParameterSpec, value: ParameterValue) -> ParameterValue:
     if parameter.kind == "bool":
         return _boolean(value)
     if isinstance(value, bool):
-        raise ValueError(value)
+        raise ValueError(value)  # noqa: TRY004  # to the caller it is a value of the wrong kind
     number = float(value)
     if number != number or number in {float("inf"), float("-inf")}:  # noqa: PLR0124  # NaN is not itself
         raise ValueError(value)

@@ -46,6 +46,54 @@ class TilingSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle of pixels: rows ``top`` to ``bottom`` and columns ``left`` to ``right``, ends excluded."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def bottom(self) -> int:
+        """The first row below."""
+        return self.top + self.height
+
+    @property
+    def right(self) -> int:
+        """The first column to the right."""
+        return self.left + self.width
+
+    def scaled(self, scale: int) -> Box:
+        """The same rectangle in a picture ``scale`` times as large."""
+        return Box(self.top * scale, self.left * scale, self.height * scale, self.width * scale)
+
+
+@dataclass(frozen=True, slots=True)
+class TilePlan:
+    """How one picture of ``height`` x ``width`` is cut: everything in input pixels, made by ``tiling.plan_tiles``.
+
+    ``boxes`` are the tiles, row-major, ``rows`` x ``columns`` of them; all are ``tile_height`` x ``tile_width``
+    unless the last ones are smaller because tiles are aligned. ``cores`` are what each tile owns of the picture:
+    they partition it, and each lies at least ``overlap`` away from its tile's inner edges. The model gets
+    ``padded_height`` x ``padded_width``, which meets ``size``.
+    """
+
+    height: int
+    width: int
+    overlap: int
+    tile_height: int
+    tile_width: int
+    padded_height: int
+    padded_width: int
+    rows: int
+    columns: int
+    boxes: tuple[Box, ...]
+    cores: tuple[Box, ...]
+    size: SizeRequirements
+
+
+@dataclass(frozen=True, slots=True)
 class ParameterSpec:
     """One ``--set KEY=VALUE`` of a backend."""
 

@@ -1,0 +1,1 @@
+"""Weights: found, verified, and behind their licences."""
