@@ -7,6 +7,7 @@ padding instead of picture.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -44,18 +45,17 @@ def plan_tiles(
     """
     if height < 1 or width < 1 or overlap < 0:
         raise ParameterError(f"cannot cut {width} x {height} pixels with an overlap of {overlap}")
-    limit = _limit(max(height, width), tile=tile, size=size)
-    if limit < max(height, width):
-        least = smallest_tile(overlap=overlap, size=size, align=align, minimum_tile=minimum_tile)
-        if limit < least:
-            raise ParameterError(
-                f"a tile of {tile or limit} pixels is too small with an overlap of {overlap}",
-                hint=f"use --tile {least} or more, or a smaller --overlap",
-            )
+    longest = max(height, width)
+    limit = _limit(longest, tile=tile, size=size)
+    least = smallest_tile(overlap=overlap, size=size, align=align, minimum_tile=minimum_tile)
+    if limit < min(longest, least):
+        raise ParameterError(
+            f"a tile of {tile or limit} pixels is too small with an overlap of {overlap}",
+            hint=f"use --tile {least} or more, or a smaller --overlap",
+        )
+    sides = [min(limit, height), min(limit, width)]
     if shrink and align == 1 and not size.fixed:
         sides = [_shrunk(length, limit, overlap, size, minimum_tile) for length in (height, width)]
-    else:
-        sides = [min(limit, height), min(limit, width)]
     if size.square:
         sides = [min(max(sides), height), min(max(sides), width)]
     vertical = _spans(height, sides[0], overlap, align)
@@ -147,9 +147,9 @@ def _spans(length: int, side: int, overlap: int, align: int) -> list[tuple[int, 
 
 def _cores(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """(start, end) of what each tile owns: neighbours part in the middle of what they share."""
-    middles = [(end + start) // 2 for (_, end), (start, _) in zip(spans, spans[1:], strict=False)]
+    middles = [(end + start) // 2 for (_, end), (start, _) in pairwise(spans)]
     cuts = [0, *middles, spans[-1][1]]
-    return list(zip(cuts, cuts[1:], strict=False))
+    return list(pairwise(cuts))
 
 
 def _grid(vertical: list[tuple[int, int]], horizontal: list[tuple[int, int]]) -> tuple[Box, ...]:
