@@ -1,0 +1,1 @@
+"""The backends that come with upx: one folder each, no imports between them."""

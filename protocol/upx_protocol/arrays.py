@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Sequence, Union, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from upx_protocol.errors import MalformedError
-from upx_protocol.messages import Buffer
+from upx_protocol.fields import Buffer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Bytes = Union[bytes, bytearray, memoryview]
 
 #: What a tile may be made of, and how many bytes each item takes. Little endian.
 ITEM_SIZES = {"uint8": 1, "uint16": 2, "float16": 2, "float32": 4}
 MAX_DIMENSIONS = 4
+TILE_DIMENSIONS, CHANNELS = 3, 3
 
 
 def describe(array: NDArray[Any]) -> Buffer:
@@ -25,7 +28,7 @@ def describe(array: NDArray[Any]) -> Buffer:
 
 def as_buffer(array: NDArray[Any]) -> memoryview:
     """The array's memory as flat bytes, without a copy; ValueError when it is not C-contiguous."""
-    return memoryview(array).cast("B")
+    return memoryview(cast("bytes", array)).cast("B")
 
 
 def check_buffer(buffer: Buffer) -> None:
@@ -39,6 +42,17 @@ def check_buffer(buffer: Buffer) -> None:
         raise MalformedError("nbytes contradicts shape and dtype")
     if buffer.loc not in ("inline", "shm") or buffer.codec != "raw":
         raise MalformedError("location or codec of a buffer")
+
+
+def check_tiles(buffers: Sequence[Buffer]) -> None:
+    """MalformedError unless these are tiles of one dtype and one shape (H, W, 3)."""
+    if not buffers:
+        raise MalformedError("no buffers")
+    first = buffers[0]
+    if len(first.shape) != TILE_DIMENSIONS or first.shape[2] != CHANNELS:
+        raise MalformedError("a tile is (H, W, 3)")
+    if any(other.shape != first.shape or other.dtype != first.dtype for other in buffers):
+        raise MalformedError("tiles of different shapes or dtypes")
 
 
 def view(buffer: Buffer, part: Bytes) -> NDArray[Any]:

@@ -7,11 +7,11 @@ buffers are compared with what the header says of them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple, Union, cast
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence, Tuple, Union, cast
 
 import msgpack
 
-from upx_protocol.arrays import Bytes, as_buffer, check_buffer, describe
+from upx_protocol.arrays import Bytes, as_buffer, check_buffer, check_tiles, describe
 from upx_protocol.errors import MalformedError, UnknownKindError
 from upx_protocol.messages import HANDSHAKES, KINDS, Buffer, Message, TileDone, Unknown, Upscale
 from upx_protocol.version import HANDSHAKE, NEWEST
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 MAX_HEADER = 65_536
 MAX_PARTS = 257
+MAX_SESSION = 64
+
+# msgpack ships no types.
+_packb = cast("Callable[..., bytes]", msgpack.packb)
+_unpackb = cast("Callable[..., Any]", msgpack.unpackb)
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ def encode(message: Message, *, session: str = "", arrays: Sequence[NDArray[np.g
         header["session"] = session
     if arrays:
         header["bufs"] = [describe(array).to_wire() for array in arrays]
-    packed = cast("bytes", msgpack.packb(header))
+    packed: bytes = _packb(header)
     if len(packed) > MAX_HEADER:
         raise MalformedError(f"header of {len(packed)} bytes, at most {MAX_HEADER}")
     return [packed, *(as_buffer(array) for array in arrays)]
@@ -58,7 +63,7 @@ def decode(parts: Sequence[Bytes]) -> Received:
         raise MalformedError(f"{len(parts)} parts")
     header = _header(parts[0])
     kind, session = header.get("kind"), header.get("session", "")
-    if type(kind) is not str or type(session) is not str or len(session) > 64:
+    if type(kind) is not str or type(session) is not str or len(session) > MAX_SESSION:
         raise MalformedError("kind or session is no text")
     cls = KINDS.get(kind)
     if cls is None:
@@ -75,9 +80,7 @@ def _header(part: Bytes) -> Dict[str, Any]:
     if len(part) > MAX_HEADER:
         raise MalformedError(f"header of {len(part)} bytes, at most {MAX_HEADER}")
     try:
-        header: Any = msgpack.unpackb(
-            part, strict_map_key=True, max_ext_len=0, max_bin_len=0, max_array_len=512, max_map_len=512
-        )
+        header = _unpackb(part, strict_map_key=True, max_ext_len=0, max_bin_len=0, max_array_len=512, max_map_len=512)
     except (ValueError, TypeError, RecursionError) as error:
         raise MalformedError("header is no msgpack map") from error
     if type(header) is not dict:
@@ -92,6 +95,14 @@ def _check_buffers(message: Message, buffers: Tuple[Bytes, ...]) -> None:
         raise MalformedError(f"{len(buffers)} buffers, {len(inline)} described")
     for buffer in described:
         check_buffer(buffer)
-    for buffer, part in zip(inline, buffers):
+    if isinstance(message, Upscale):
+        check_tiles(described)
+        if len(message.seeds) not in (0, len(described)):
+            raise MalformedError("not one seed per tile")
+    if isinstance(message, TileDone):
+        check_tiles(described)
+        if len(described) != 1:
+            raise MalformedError("more than one buffer in an answer")
+    for buffer, part in zip(inline, buffers):  # noqa: B905  strict is Python 3.10's; the lengths were compared
         if len(part) != buffer.nbytes:
             raise MalformedError(f"buffer of {len(part)} bytes, {buffer.nbytes} described")

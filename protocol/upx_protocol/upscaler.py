@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from upx_protocol.messages import Scalar
 
 
+def ignore_progress(_stage: str, _done: float, _total: float) -> None:
+    """A load's reports go nowhere."""
+
+
 @dataclass(frozen=True)
 class LoadRequest:
     """What to make resident. ``files``: role to path; ``threads`` 0 lets the backend choose."""
@@ -20,9 +24,9 @@ class LoadRequest:
     device: str = "cpu"
     precision: str = "fp32"
     threads: int = 0
-    params: Mapping[str, Scalar] = field(default_factory=dict)
+    params: Mapping[str, Scalar] = field(default_factory=dict[str, "Scalar"])
     #: Reports (stage, done, total); may be called as often as is convenient.
-    progress: Callable[[str, float, float], None] = field(default=lambda stage, done, total: None)
+    progress: Callable[[str, float, float], None] = ignore_progress
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Batch:
 
     tiles: Sequence[NDArray[Any]]
     seeds: Tuple[int, ...] = ()
-    params: Mapping[str, Scalar] = field(default_factory=dict)
+    params: Mapping[str, Scalar] = field(default_factory=dict[str, "Scalar"])
 
 
 class Upscaler:

@@ -1,0 +1,1 @@
+"""nearest: every pixel repeated; needs numpy alone."""

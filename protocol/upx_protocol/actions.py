@@ -1,0 +1,156 @@
+"""What passes between the three parts of a worker: actions of the service, tasks and outcomes of the compute thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Optional, Tuple, Union
+
+from upx_protocol.errors import OutOfMemoryError, UpscalerError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from upx_protocol.messages import Load, Message
+    from upx_protocol.sessions import Ticket
+    from upx_protocol.upscaler import DeviceInfo, LoadResult
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send a message to a peer. One that is ``lossy`` may be dropped when the peer does not read."""
+
+    peer: bytes
+    message: Message
+    session: str = ""
+    arrays: Tuple[NDArray[Any], ...] = ()
+    lossy: bool = False
+
+
+@dataclass(frozen=True)
+class Retire:
+    """Stop being found: remove the registry entry."""
+
+
+@dataclass(frozen=True)
+class Leave:
+    """End the process with this exit status once what was said has been sent."""
+
+    status: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class LoadTask:
+    """Make a model resident under ``load_id``."""
+
+    request: Load
+    load_id: str
+
+
+@dataclass(frozen=True)
+class UnloadTask:
+    """Give the model's memory back, for the ``Unload`` of that id."""
+
+    id: int
+    session: str
+
+
+@dataclass(frozen=True)
+class BatchTask:
+    """Turn a ticket's tiles into tiles."""
+
+    ticket: Ticket
+
+
+Task = Union[LoadTask, UnloadTask, BatchTask]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Hand a task to the compute thread, which is free."""
+
+    task: Task
+
+
+Action = Union[Send, Retire, Leave, Run]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a task failed, in the wire's classes; ``final`` when the backend cannot go on."""
+
+    failure: str
+    retryable: bool
+    message: str
+    final: bool = False
+
+    @classmethod
+    def of(cls, error: BaseException, *, final: bool = False) -> Failure:
+        """The wire's class of an exception. Frameworks have out-of-memory errors of their own, by that name."""
+        text = f"{type(error).__name__}: {error}"[:1000]
+        if isinstance(error, UpscalerError):
+            return cls(error.failure, error.retryable, str(error)[:1000] or text, final)
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            return cls(OutOfMemoryError.failure, OutOfMemoryError.retryable, text)
+        return cls("fatal", retryable=False, message=text, final=final)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The backend is imported."""
+
+    device: DeviceInfo
+
+
+@dataclass(frozen=True)
+class ImportFailed:
+    """The backend cannot be imported."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """A load has come so far."""
+
+    stage: str
+    done: float
+    total: float
+
+
+@dataclass(frozen=True)
+class LoadEnded:
+    """A load ended, well where there is a ``result``."""
+
+    result: Optional[LoadResult] = None
+    failure: Optional[Failure] = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class UnloadEnded:
+    """The memory is given back."""
+
+    failure: Optional[Failure] = None
+
+
+@dataclass(frozen=True)
+class BatchEnded:
+    """A batch ended, well where there is no ``failure``: one array per tile, in the dtype asked for."""
+
+    results: Tuple[NDArray[Any], ...] = ()
+    failure: Optional[Failure] = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A log record for the hosts."""
+
+    level: str
+    logger: str
+    message: str
+    time: float
+
+
+Outcome = Union[Imported, ImportFailed, Advanced, LoadEnded, UnloadEnded, BatchEnded, Logged]

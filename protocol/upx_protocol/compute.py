@@ -1,0 +1,157 @@
+"""The compute side of a worker: imports the backend, then runs its tasks one by one in the main thread."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import math
+import time
+from typing import TYPE_CHECKING, Any, Callable, List, Optional, Sequence, Tuple, cast
+
+import numpy as np
+
+from upx_protocol.actions import (
+    Advanced,
+    BatchEnded,
+    BatchTask,
+    Failure,
+    Imported,
+    ImportFailed,
+    LoadEnded,
+    LoadTask,
+    Outcome,
+    Task,
+    UnloadEnded,
+)
+from upx_protocol.arrays import to_dtype, to_float, view
+from upx_protocol.errors import BadInputError, FatalError, UpscalerError
+from upx_protocol.upscaler import Batch, LoadRequest, LoadResult, Upscaler
+
+if TYPE_CHECKING:
+    import queue
+
+    from numpy.typing import NDArray
+
+    from upx_protocol.messages import Upscale
+    from upx_protocol.sessions import Ticket
+
+log = logging.getLogger("upx.worker")
+# What a backend may raise that must not end the worker; a SystemExit is some library's idea of an error.
+CAUGHT = (Exception, SystemExit)
+
+
+class Compute:
+    """Runs tasks until it is handed None. ``report`` takes outcomes, from this thread."""
+
+    def __init__(self, module: str, device: str, tasks: queue.SimpleQueue[Optional[Task]]) -> None:
+        self._module, self._device, self._tasks = module, device, tasks
+        self._backend = Upscaler()
+        self._loaded: Optional[LoadResult] = None
+
+    def run(self, report: Callable[[Outcome], None]) -> None:
+        """Import the backend, then work; returns when the loop says so, also after a failed import."""
+        imported = self._import()
+        report(imported)
+        while True:
+            task = self._tasks.get()
+            if task is None:
+                return
+            if isinstance(task, LoadTask):
+                report(self._load(task, report))
+            elif isinstance(task, BatchTask):
+                report(self._upscale(task.ticket))
+            else:
+                report(self._unload())
+
+    def _import(self) -> Outcome:
+        try:
+            module = importlib.import_module(self._module)
+            self._backend = cast("Upscaler", module.Backend())
+            return Imported(self._backend.device(self._device))
+        except CAUGHT as error:
+            log.exception("cannot import %s", self._module)
+            return ImportFailed(Failure.of(error, final=True))
+
+    def _load(self, task: LoadTask, report: Callable[[Outcome], None]) -> LoadEnded:
+        request = task.request
+        started = time.perf_counter()
+        self._loaded = None
+        try:
+            result = self._backend.load(
+                LoadRequest(
+                    model=request.model,
+                    files=request.files,
+                    device=request.device,
+                    precision=request.precision,
+                    threads=request.threads,
+                    params=request.params,
+                    progress=lambda stage, done, total: report(Advanced(stage[:100], float(done), float(total))),
+                )
+            )
+        except CAUGHT as error:
+            return LoadEnded(failure=_failure(error, f"loading {request.model}"))
+        self._loaded = result
+        return LoadEnded(result=result, seconds=time.perf_counter() - started)
+
+    def _unload(self) -> UnloadEnded:
+        self._loaded = None
+        try:
+            self._backend.unload()
+        except CAUGHT as error:
+            return UnloadEnded(_failure(error, "unloading"))
+        return UnloadEnded()
+
+    def _upscale(self, ticket: Ticket) -> BatchEnded:
+        started = time.perf_counter()
+        try:
+            results = self._results(ticket.request, ticket.parts)
+        except CAUGHT as error:
+            return BatchEnded(failure=_failure(error, f"batch {ticket.request.id}"))
+        return BatchEnded(results, seconds=time.perf_counter() - started)
+
+    def _results(self, request: Upscale, parts: Sequence[Any]) -> Tuple[NDArray[Any], ...]:
+        loaded = self._loaded
+        if loaded is None:
+            raise BadInputError("load")
+        tiles: List[NDArray[Any]] = [
+            view(buffer, part)
+            for buffer, part in zip(request.bufs, parts)  # noqa: B905  strict is Python 3.10's; the codec compared them
+        ]
+        if tiles[0].dtype.name not in loaded.dtypes:
+            tiles = [to_float(tile) for tile in tiles]
+        results = self._backend.upscale(Batch(tiles, request.seeds, request.params))
+        if len(results) != len(tiles):
+            raise UpscalerError(f"{len(results)} results for {len(tiles)} tiles")
+        height, width = tiles[0].shape[:2]
+        shape = (height * loaded.scale, width * loaded.scale, 3)
+        return tuple(deliver(result, shape, request.out_dtype, rounding=loaded.rounding) for result in results)
+
+
+def deliver(
+    result: NDArray[Any], shape: Tuple[int, int, int], dtype: str, *, rounding: str = "half_even"
+) -> NDArray[Any]:
+    """A backend's result in the dtype asked for, C order; one that has it already passes through.
+
+    UpscalerError for another shape, for a dtype that is no picture's, and for values that are not finite.
+    """
+    if result.shape != shape:
+        raise UpscalerError(f"a result of shape {result.shape}, {shape} expected")
+    if result.dtype.name == dtype and result.dtype.kind == "u":
+        return np.ascontiguousarray(result)
+    if result.dtype.kind == "f":
+        # One pass that costs a fraction of the rounding: a single NaN or infinity reaches the sum.
+        if not math.isfinite(float(result.sum(dtype=np.float32))):
+            raise UpscalerError("the model produced values that are not finite")
+    elif result.dtype.name not in ("uint8", "uint16"):
+        raise UpscalerError(f"a result of dtype {result.dtype.name}")
+    return to_dtype(to_float(result), dtype, rounding=rounding)
+
+
+def _failure(error: BaseException, doing: str) -> Failure:
+    """The wire's class; what nobody raised on purpose is logged with its traceback."""
+    failure = Failure.of(error, final=isinstance(error, FatalError))
+    if isinstance(error, UpscalerError):
+        log.warning("%s: %s", doing, failure.message)
+    else:
+        log.error("%s: %s", doing, failure.message, exc_info=error)
+    return failure

@@ -1,0 +1,273 @@
+"""What a worker answers and does next: every message, outcome and tick of the clock becomes a list of actions.
+
+Pure: no socket, no thread, no clock. ``loop`` feeds it and carries the actions out.
+
+    host's message ──> receive() ─┐
+    compute's outcome > outcome() ┼──> [Send, Run, Retire, Leave]
+    clock, signals ──> tick() … ──┘
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
+
+from upx_protocol.actions import (
+    Action,
+    Advanced,
+    Imported,
+    ImportFailed,
+    Leave,
+    Logged,
+    Outcome,
+    Retire,
+    Send,
+)
+from upx_protocol.messages import (
+    Bye,
+    Cancel,
+    Credit,
+    Drain,
+    Drained,
+    Hello,
+    Load,
+    Log,
+    Ping,
+    Pong,
+    Ready,
+    Reject,
+    Unload,
+    Upscale,
+    Welcome,
+)
+from upx_protocol.replies import Replies
+from upx_protocol.sessions import Session, Sessions, Ticket
+from upx_protocol.version import NEWEST, OLDEST, highest_common
+from upx_protocol.work import Work
+
+if TYPE_CHECKING:
+    from upx_protocol.codec import Received
+    from upx_protocol.options import WorkerOptions
+
+#: Seconds after which a silent host's session ends.
+SILENCE_S = 5.0
+
+
+def new_token() -> str:
+    """A name that nobody guesses: for sessions and loads."""
+    return secrets.token_hex(12)
+
+
+@dataclass(frozen=True)
+class Status:
+    """What the registry entry shows of a worker's doings."""
+
+    model: str = ""
+    hosts: int = 0
+    busy: bool = False
+
+
+class Service:
+    """The worker's side of every conversation. ``memory`` returns the resident set in bytes, for ``Pong``."""
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        *,
+        now: float,
+        pid: int = 0,
+        token: Callable[[], str] = new_token,
+        memory: Callable[[], int] = int,
+    ) -> None:
+        self.sessions = Sessions(credit_tiles=options.credit_tiles, credit_bytes=options.credit_bytes)
+        self._replies = Replies(self.sessions)
+        self.work = Work(self.sessions, self._replies, token)
+        self._options, self._pid, self._token, self._memory = options, pid, token, memory
+        self._ready: Optional[Ready] = None
+        self._alone_since = now
+        self._drainers: List[Tuple[str, int]] = []
+        self._drain_until: Optional[float] = None
+        self._status = 0
+        self._left = False
+        self._handlers: Dict[type, Callable[[Session, Any], None]] = {
+            Load: self.work.load,
+            Unload: self.work.unload,
+            Cancel: self.work.cancel,
+            Ping: self._ping,
+            Drain: self._drain,
+            Bye: self._bye,
+        }
+
+    def receive(self, peer: bytes, received: Received, now: float) -> List[Action]:
+        """A message that was decoded. Kinds that only workers send, and unknown ones, are ignored."""
+        message = received.message
+        session = self.sessions.find(peer, received.session)
+        if isinstance(message, Hello):
+            self._hello(peer, message, now)
+        elif session is not None:
+            session.seen = now
+            if isinstance(message, Upscale):
+                self.work.upscale(session, Ticket(session.name, message, received.buffers))
+            elif type(message) in self._handlers:
+                self._handlers[type(message)](session, message)
+        elif isinstance(message, Upscale) or type(message) in self._handlers:
+            reject = Reject(getattr(message, "id", 0), "session", "no such session")
+            self._replies.say_to_peer(peer, reject, received.session)
+        return self._take(now)
+
+    def malformed(self, peer: bytes, why: str, now: float) -> List[Action]:
+        """Bytes that are no message."""
+        self._replies.say_to_peer(peer, Reject(0, "malformed", why[:200]))
+        return self._take(now)
+
+    def outcome(self, outcome: Outcome, now: float) -> List[Action]:
+        """What the compute thread, or the log, reports."""
+        if isinstance(outcome, Logged):
+            self._replies.say_all(Log(outcome.level, outcome.logger, outcome.message, outcome.time))
+        elif isinstance(outcome, Advanced):
+            self.work.advanced(outcome)
+        elif isinstance(outcome, Imported):
+            self._imported(outcome)
+        elif isinstance(outcome, ImportFailed):
+            for session in self.sessions.all():
+                self._replies.fail(session.name, 0, 0, outcome.failure)
+            self._leave(1, "the backend cannot be imported")
+        else:
+            self.work.ended(outcome)
+            self._after(outcome.failure is not None and outcome.failure.final)
+        return self._take(now)
+
+    def tick(self, now: float, *, unheard: float = 0.0) -> List[Action]:
+        """Time has passed, ``unheard`` seconds of it without the loop listening."""
+        self.sessions.forgive(unheard)
+        for session in self.sessions.silent(now, SILENCE_S):
+            self.sessions.close(session)
+        actions = self._take(now)
+        idle_s = self._options.idle_s
+        alone = not len(self.sessions) and not self._options.tied
+        if alone and idle_s is not None and now - self._alone_since >= idle_s:
+            self._leave(0, "idle")
+        if self._drain_until is not None and now >= self._drain_until:
+            self._leave(self._status, "not everything was finished in time")
+        return actions + self._take(now)
+
+    def drain(self, now: float, *, within: Optional[float] = None) -> List[Action]:
+        """Finish what is queued, take nothing new, then leave; after ``within`` seconds in any case."""
+        self._close()
+        if within is not None and self._drain_until is None:
+            self._drain_until = now + within
+        return self._take(now)
+
+    def gone(self, peer: bytes, now: float) -> List[Action]:
+        """A peer that cannot be reached any more."""
+        session = self.sessions.of_peer(peer)
+        if session is not None:
+            self.sessions.close(session)
+        return self._take(now)
+
+    def sent(self, send: Send) -> None:
+        """A message went out: credit counts as given back from here on."""
+        session = self.sessions.named(send.session)
+        if isinstance(send.message, Credit) and session is not None:
+            session.refund(send.message.tiles, send.message.bytes)
+
+    @property
+    def status(self) -> Status:
+        """For the registry entry."""
+        return Status(self.work.resident.model, len(self.sessions), self.work.computing is not None)
+
+    def _hello(self, peer: bytes, hello: Hello, now: float) -> None:
+        refusal = self._refusal(hello)
+        if refusal is not None:
+            self._replies.say_to_peer(peer, refusal)
+            return
+        before = self.sessions.of_peer(peer)
+        if before is not None:
+            self.sessions.close(before)
+        session = self.sessions.open(peer, self._token(), now)
+        welcome = Welcome(
+            id=hello.id,
+            session=session.name,
+            protocol=highest_common(hello.protocol_min, hello.protocol_max) or NEWEST,
+            backend=self._options.backend,
+            env=self._options.env,
+            build=self._options.build,
+            pid=self._pid,
+            credit_tiles=session.credit_tiles,
+            credit_bytes=session.credit_bytes,
+            max_bytes=self._options.max_bytes,
+            load_key=self.work.resident.key,
+        )
+        self._replies.say(session.name, welcome)
+        if self._ready is not None:
+            self._replies.say(session.name, self._ready)
+
+    def _refusal(self, hello: Hello) -> Optional[Reject]:
+        if highest_common(hello.protocol_min, hello.protocol_max) is None:
+            ours = f"this worker speaks {OLDEST} to {NEWEST}, the host {hello.protocol_min} to {hello.protocol_max}"
+            return Reject(hello.id, "version", ours, OLDEST, NEWEST)
+        if self.work.closed:
+            return Reject(hello.id, "leaving", "the worker is leaving", OLDEST, NEWEST)
+        for name, theirs, ours in (
+            ("environment", hello.env, self._options.env),
+            ("build", hello.build, self._options.build),
+        ):
+            if theirs and theirs != ours:
+                return Reject(hello.id, "identity", f"another {name}: {ours[:64]}", OLDEST, NEWEST)
+        if self.sessions.full:
+            return Reject(hello.id, "busy", "too many hosts", OLDEST, NEWEST)
+        return None
+
+    def _imported(self, outcome: Imported) -> None:
+        device = outcome.device
+        self._ready = Ready(
+            device.device, device.device_name, device.memory_total, device.memory_free, device.precisions
+        )
+        self._replies.say_all(self._ready)
+        self.work.open()
+
+    def _ping(self, session: Session, message: Ping) -> None:
+        pong = Pong(message.nonce, self.work.queued, len(self.sessions), self._memory(), self.work.tiles_done)
+        self._replies.say(session.name, pong)
+
+    def _bye(self, session: Session, _message: Bye) -> None:
+        self.sessions.close(session)
+        if self._options.tied and not len(self.sessions):
+            self._leave(0, "the host said goodbye")
+
+    def _drain(self, session: Session, message: Drain) -> None:
+        self._drainers.append((session.name, message.id))
+        self._close()
+
+    def _close(self) -> None:
+        """Take nothing new, and stop being found."""
+        if not self.work.closed:
+            self.work.closed = True
+            self._replies.do(Retire())
+
+    def _after(self, final: bool) -> None:  # noqa: FBT001  one question, asked in one place
+        """A backend that cannot go on ends its worker once the answers are out."""
+        if final:
+            self._status = 1
+            self._close()
+
+    def _leave(self, status: int, reason: str) -> None:
+        if self._left:
+            return
+        self._left = True
+        self._close()
+        for name, number in self._drainers:
+            self._replies.say(name, Drained(number))
+        drainers = {name for name, _ in self._drainers}
+        for session in self.sessions.all():
+            if session.name not in drainers:
+                self._replies.say(session.name, Bye(reason))
+        self._replies.do(Leave(status, reason))
+
+    def _take(self, now: float) -> List[Action]:
+        if len(self.sessions):
+            self._alone_since = now
+        if self.work.closed and self.work.idle:
+            self._leave(self._status, "drained")
+        return self._replies.take()

@@ -1,0 +1,165 @@
+"""The worker's book of hosts: who has a session, what it may send, whose batch is next.
+
+Pure: no socket, no clock; the time comes with every call, in seconds of any monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Deque, Dict, List, Optional, Tuple
+
+if TYPE_CHECKING:
+    from upx_protocol.codec import Bytes
+    from upx_protocol.messages import Upscale
+
+#: Hosts that a worker serves at a time.
+MAX_SESSIONS = 64
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A batch that was let in: whose it is, what it cost, and its tiles as they came."""
+
+    session: str
+    request: Upscale
+    parts: Tuple[Bytes, ...]
+
+    @property
+    def key(self) -> Tuple[int, int]:
+        """(id, attempt): what names a batch inside its session."""
+        return (self.request.id, self.request.attempt)
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles it holds."""
+        return len(self.request.bufs)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all of its tiles."""
+        return sum(buffer.nbytes for buffer in self.request.bufs)
+
+    @property
+    def pixels(self) -> int:
+        """Input pixels of all of its tiles; the measure of a fair share."""
+        height, width = self.request.bufs[0].shape[:2]
+        return height * width * self.tiles
+
+
+@dataclass
+class Session:
+    """One host: its credit, its queue, and how much it was served."""
+
+    peer: bytes
+    name: str
+    credit_tiles: int
+    credit_bytes: int
+    seen: float
+    served: int = 0
+    queue: Deque[Ticket] = field(default_factory=deque["Ticket"])
+    spent_tiles: int = 0
+    spent_bytes: int = 0
+
+    def charge(self, tiles: int, nbytes: int) -> bool:
+        """Spend credit; False, with nothing spent, where it does not suffice.
+
+        A lone tile is always in credit while nothing else of the session is, however large it is.
+        """
+        lone = tiles == 1 and not self.spent_tiles
+        fits = self.spent_tiles + tiles <= self.credit_tiles and self.spent_bytes + nbytes <= self.credit_bytes
+        if not (fits or lone):
+            return False
+        self.spent_tiles += tiles
+        self.spent_bytes += nbytes
+        return True
+
+    def refund(self, tiles: int, nbytes: int) -> None:
+        """Credit that was given back to the host."""
+        self.spent_tiles = max(0, self.spent_tiles - tiles)
+        self.spent_bytes = max(0, self.spent_bytes - nbytes)
+
+
+class Sessions:
+    """All sessions of a worker. ``credit_tiles`` and ``credit_bytes``: what one host alone is given."""
+
+    def __init__(self, *, credit_tiles: int, credit_bytes: int) -> None:
+        self._credit = (credit_tiles, credit_bytes)
+        self._by_peer: Dict[bytes, Session] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_peer)
+
+    def all(self) -> List[Session]:
+        """Every session, oldest first."""
+        return list(self._by_peer.values())
+
+    @property
+    def full(self) -> bool:
+        """Whether one more host would be too many."""
+        return len(self._by_peer) >= MAX_SESSIONS
+
+    @property
+    def queued(self) -> int:
+        """Tiles that wait."""
+        return sum(ticket.tiles for session in self._by_peer.values() for ticket in session.queue)
+
+    def open(self, peer: bytes, name: str, now: float) -> Session:
+        """A new session. Its credit shrinks with the number of hosts, to one tile at least."""
+        share = len(self._by_peer) + 1
+        tiles, nbytes = max(1, self._credit[0] // share), max(1, self._credit[1] // share)
+        session = Session(peer, name, tiles, nbytes, seen=now)
+        self._by_peer[peer] = session
+        return session
+
+    def of_peer(self, peer: bytes) -> Optional[Session]:
+        """The session of a peer, whatever it calls it."""
+        return self._by_peer.get(peer)
+
+    def find(self, peer: bytes, name: str) -> Optional[Session]:
+        """The session of that name, if it is that peer's own."""
+        session = self._by_peer.get(peer)
+        return session if session is not None and session.name == name else None
+
+    def named(self, name: str) -> Optional[Session]:
+        """The session of that name, None where it has ended."""
+        return next((session for session in self._by_peer.values() if session.name == name), None)
+
+    def close(self, session: Session) -> None:
+        """End a session; its queue goes with it."""
+        if self._by_peer.get(session.peer) is session:
+            del self._by_peer[session.peer]
+
+    def silent(self, now: float, after: float) -> List[Session]:
+        """Sessions from which nothing came for so many seconds."""
+        return [session for session in self._by_peer.values() if now - session.seen > after]
+
+    def forgive(self, seconds: float) -> None:
+        """Time in which the worker itself did not listen is nobody's silence."""
+        for session in self._by_peer.values():
+            session.seen += seconds
+
+    def push(self, session: Session, ticket: Ticket) -> None:
+        """Queue a batch. A host that comes back from a pause has no claim on what it did not use."""
+        if not session.queue:
+            busy = [other.served for other in self._by_peer.values() if other.queue]
+            session.served = max(session.served, min(busy, default=session.served))
+        session.queue.append(ticket)
+
+    def pop(self) -> Optional[Ticket]:
+        """The next batch: of the host that was given the fewest pixels so far."""
+        waiting = [session for session in self._by_peer.values() if session.queue]
+        if not waiting:
+            return None
+        session = min(waiting, key=lambda candidate: candidate.served)
+        ticket = session.queue.popleft()
+        session.served += ticket.pixels
+        return ticket
+
+    def withdraw(self, session: Session, key: Tuple[int, int]) -> Optional[Ticket]:
+        """Take a queued batch out; None where it is not queued."""
+        for ticket in session.queue:
+            if ticket.key == key:
+                session.queue.remove(ticket)
+                return ticket
+        return None

@@ -1,0 +1,224 @@
+"""What the compute thread does next and what is answered for it: loads, unloads and batches, from request to answer.
+
+Pure: no socket, no thread, no clock. At most one task is with the compute thread at any time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING, Callable, Deque, Optional, Union
+
+from upx_protocol.actions import BatchEnded, BatchTask, Failure, LoadEnded, LoadTask, Run, Task, UnloadEnded, UnloadTask
+from upx_protocol.arrays import ITEM_SIZES
+from upx_protocol.messages import (
+    Accepted,
+    Cancel,
+    Cancelled,
+    Credit,
+    Load,
+    Loaded,
+    Progress,
+    Reject,
+    Started,
+    TileDone,
+    Unload,
+    Upscale,
+)
+from upx_protocol.resident import Resident, Waiter
+
+if TYPE_CHECKING:
+    from upx_protocol.actions import Advanced
+    from upx_protocol.replies import Replies
+    from upx_protocol.sessions import Session, Sessions, Ticket
+
+LEAVING = Failure("transient", retryable=True, message="the worker is leaving")
+STALE = Failure("input", retryable=False, message="load")
+
+
+class Work:
+    """The queue in front of the compute thread, and the model it holds."""
+
+    def __init__(self, sessions: Sessions, replies: Replies, token: Callable[[], str]) -> None:
+        self.resident = Resident()
+        self.closed = False
+        self.tiles_done = 0
+        self._sessions, self._replies, self._token = sessions, replies, token
+        self._ready = False
+        self._control: Deque[Union[LoadTask, UnloadTask]] = deque()
+        self._running: Optional[Task] = None
+        self._cancelled = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs and nothing waits."""
+        return self._running is None and not self._control and not self._sessions.queued
+
+    @property
+    def computing(self) -> Optional[Ticket]:
+        """The batch that is being computed."""
+        return self._running.ticket if isinstance(self._running, BatchTask) else None
+
+    @property
+    def queued(self) -> int:
+        """Tiles that wait or are being computed, of all hosts."""
+        computing = self.computing
+        return self._sessions.queued + (computing.tiles if computing is not None else 0)
+
+    def open(self) -> None:
+        """The backend is imported: tasks may begin."""
+        self._ready = True
+        self._dispatch()
+
+    # Models
+
+    def load(self, session: Session, message: Load) -> None:
+        """Load, wait for the load that is under way, or answer at once."""
+        resident = self.resident
+        if self.closed:
+            self._replies.fail(session.name, message.id, 0, LEAVING)
+        elif resident.coming is not None and message.key == resident.coming.key:
+            resident.waiters.append(Waiter(session.name, message.id))
+        elif resident.loaded is not None and message.key == resident.key and not self._control:
+            self._replies.say(session.name, replace(resident.loaded, id=message.id, seconds=0.0))
+        elif self._occupied(session):
+            self._replies.say(session.name, Reject(message.id, "busy", "another host uses another model"))
+        else:
+            resident.expect(message, Waiter(session.name, message.id))
+            self._control.append(LoadTask(message, self._token()))
+            self._dispatch()
+
+    def unload(self, session: Session, message: Unload) -> None:
+        """Give the model's memory back, unless another host uses it."""
+        if self._occupied(session):
+            self._replies.say(session.name, Reject(message.id, "busy", "another host uses the model"))
+            return
+        self._control.append(UnloadTask(message.id, session.name))
+        self._dispatch()
+
+    def _occupied(self, session: Session) -> bool:
+        """Whether replacing the model would take it, or one on its way, from a host."""
+        if self.resident.coming is not None:
+            return True
+        return bool(self.resident.key) and any(other is not session for other in self._sessions.all())
+
+    def advanced(self, outcome: Advanced) -> None:
+        """Pass a load's progress on to all who wait for it."""
+        for waiter in self.resident.waiters:
+            progress = Progress(waiter.id, outcome.stage, outcome.done, outcome.total)
+            self._replies.say(waiter.session, progress)
+
+    # Batches
+
+    def upscale(self, session: Session, ticket: Ticket) -> None:
+        """Queue a batch, or say why not."""
+        request = ticket.request
+        if not session.charge(ticket.tiles, ticket.nbytes):
+            self._replies.say(session.name, Reject(request.id, "credit", "more than the credit allows"))
+            return
+        refusal = self._refusal(session, ticket)
+        if refusal is not None:
+            self._give_up(ticket, refusal)
+            return
+        self._sessions.push(session, ticket)
+        self._replies.say(session.name, Accepted(request.id, request.attempt))
+        self._dispatch()
+
+    def _refusal(self, session: Session, ticket: Ticket) -> Optional[Failure]:
+        request, computing = ticket.request, self.computing
+        if self.closed:
+            return LEAVING
+        if not self.resident.holds(request.load_id):
+            return STALE
+        if request.out_dtype not in ITEM_SIZES:
+            return Failure("input", False, f"out_dtype {request.out_dtype[:32]!r}")
+        if any(buffer.loc != "inline" for buffer in request.bufs):
+            return Failure("input", False, "no shared memory was agreed on")
+        mine = list(session.queue)
+        if computing is not None and computing.session == session.name:
+            mine.append(computing)
+        if any(other.key == ticket.key for other in mine):
+            return Failure("input", False, "a batch of this id and attempt is here already")
+        return None
+
+    def cancel(self, session: Session, message: Cancel) -> None:
+        """Drop a queued batch at once; one that is being computed answers when it ends."""
+        key, computing = (message.id, message.attempt), self.computing
+        if computing is not None and (computing.session, computing.key) == (session.name, key):
+            self._cancelled = True
+            return
+        ticket = self._sessions.withdraw(session, key)
+        self._replies.say(session.name, Cancelled(message.id, message.attempt))
+        if ticket is not None:
+            self._give_back(ticket)
+
+    def _give_up(self, ticket: Ticket, failure: Failure) -> None:
+        self._replies.fail(ticket.session, ticket.request.id, ticket.request.attempt, failure)
+        self._give_back(ticket)
+
+    def _give_back(self, ticket: Ticket) -> None:
+        self._replies.say(ticket.session, Credit(ticket.tiles, ticket.nbytes))
+
+    # The compute thread
+
+    def _dispatch(self) -> None:
+        """Give the compute thread its next task when it is free: loads before batches."""
+        if self._running is not None or not self._ready:
+            return
+        if self._control:
+            self._running = self._control.popleft()
+            self.resident.begin()
+            self._replies.do(Run(self._running))
+            return
+        ticket = self._next_ticket()
+        if ticket is not None:
+            self._running, self._cancelled = BatchTask(ticket), False
+            self._replies.do(Run(self._running))
+            self._replies.say(ticket.session, Started(ticket.request.id, ticket.request.attempt))
+
+    def _next_ticket(self) -> Optional[Ticket]:
+        ticket = self._sessions.pop()
+        while ticket is not None and not self.resident.holds(ticket.request.load_id):
+            # The model was replaced while the batch waited.
+            self._give_up(ticket, STALE)
+            ticket = self._sessions.pop()
+        return ticket
+
+    def ended(self, outcome: Union[LoadEnded, UnloadEnded, BatchEnded]) -> None:
+        """The compute thread is free; answer for what it did."""
+        task, self._running = self._running, None
+        cancelled = self._cancelled
+        if isinstance(outcome, BatchEnded) and isinstance(task, BatchTask):
+            # The next batch starts before this one's answers are sent.
+            self._dispatch()
+            self._batch_ended(task.ticket, outcome, cancelled=cancelled)
+        elif isinstance(outcome, LoadEnded) and isinstance(task, LoadTask):
+            self._load_ended(task, outcome)
+        elif isinstance(outcome, UnloadEnded) and isinstance(task, UnloadTask):
+            if outcome.failure is not None:
+                self._replies.fail(task.session, task.id, 0, outcome.failure)
+            else:
+                self._replies.say(task.session, Loaded(task.id, ""))
+        self._dispatch()
+
+    def _load_ended(self, task: LoadTask, outcome: LoadEnded) -> None:
+        for waiter in self.resident.end(task.load_id, outcome.result, outcome.seconds):
+            if outcome.failure is not None:
+                self._replies.fail(waiter.session, waiter.id, 0, outcome.failure)
+            elif self.resident.loaded is not None:
+                self._replies.say(waiter.session, replace(self.resident.loaded, id=waiter.id))
+
+    def _batch_ended(self, ticket: Ticket, outcome: BatchEnded, *, cancelled: bool) -> None:
+        request: Upscale = ticket.request
+        self.tiles_done += len(outcome.results)
+        if cancelled:
+            self._replies.say(ticket.session, Cancelled(request.id, request.attempt))
+            self._give_back(ticket)
+        elif outcome.failure is not None:
+            self._give_up(ticket, outcome.failure)
+        else:
+            share = outcome.seconds / ticket.tiles
+            for index, array in enumerate(outcome.results):
+                done = TileDone(request.id, request.attempt, index, (), share)
+                self._replies.say(ticket.session, done, (array,))
+                self._replies.say(ticket.session, Credit(1, request.bufs[index].nbytes))

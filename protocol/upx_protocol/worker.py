@@ -1,0 +1,47 @@
+"""The worker process, wired: ``serve`` binds, imports the backend and computes until the worker is to leave."""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+from typing import TYPE_CHECKING, Optional
+
+from upx_protocol import logs
+from upx_protocol.compute import Compute
+from upx_protocol.loop import Loop
+from upx_protocol.wake import Wake
+
+if TYPE_CHECKING:
+    from upx_protocol.actions import Task
+    from upx_protocol.options import WorkerOptions
+
+
+def serve(options: WorkerOptions) -> int:
+    """Serve until drained, idle, orphaned or told to go; the exit status. Call it from the main thread.
+
+    The main thread computes; a second one owns the socket and answers while the first is busy. OSError and
+    ``zmq.ZMQError`` when the endpoint cannot be bound.
+    """
+    _keep_private(options)
+    tasks: queue.SimpleQueue[Optional[Task]] = queue.SimpleQueue()
+    wake = Wake()
+    loop = Loop(options, tasks, wake)
+    logs.configure(options.log_level, loop.report)
+    loop.bind()
+    wake.catch_signals()
+    wake.watch_tie(options)
+    loop.start()
+    Compute(options.module, options.device, tasks).run(loop.report)
+    loop.compute_ended()
+    loop.join()
+    return loop.status
+
+
+def _keep_private(options: WorkerOptions) -> None:
+    """What a backend starts must not inherit our locks, or they outlive us."""
+    if sys.platform == "win32":
+        return
+    for fd in (options.lock_fd, options.env_fd, options.stage_fd, options.tie_fd):
+        if fd >= 0:
+            os.set_inheritable(fd, False)
