@@ -63,6 +63,10 @@ class Catalog:
         """What is wrong with the others."""
         return [error for error in self._all().values() if isinstance(error, ManifestError)]
 
+    def broken(self) -> list[str]:
+        """The names of those."""
+        return [name for name, found in self._all().items() if isinstance(found, ManifestError)]
+
     def backend(self, name: str) -> BackendSpec:
         """The backend of that name; ManifestError when its manifest is wrong, UnknownBackendError when none is."""
         found = self._all().get(name)

@@ -1,0 +1,283 @@
+"""What people embed: ``up`` for one picture, ``Upscaler`` for many with the model kept warm."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+
+from upx.config import Settings
+from upx.errors import OutputPathError, ParameterError, UpxError
+from upx.jobs import Input, JobOptions
+from upx.naming import Facts, parse_output, plan_outputs
+from upx.result import ErrorRecord, JobProgress, Record, Result
+from upx.routes import Request
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from upx.host import Host
+    from upx.session import Session
+    from upx.specs import ParameterValue
+
+Picture: TypeAlias = "str | Path | Image.Image | NDArray[Any]"
+Tile: TypeAlias = "Literal['auto', 'off'] | int"
+
+# Pictures of one Upscaler in progress at a time: the next is decoded and the last encoded while one is computed.
+JOBS_AT_ONCE = 2
+
+
+class JobFuture(Future[Result]):
+    """A picture in progress. ``cancel()`` stops it even when it has begun; its tiles are dropped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stop = threading.Event()
+
+    def cancel(self) -> bool:
+        """Stop the job; False when it is already done."""
+        cancelled = super().cancel()
+        if cancelled:
+            self.stop.set()
+        return cancelled
+
+
+class Upscaler:
+    """A model with its workers, started at first use.
+
+    ``backend`` and ``model`` name what to use (each also accepts an alias), ``scale`` picks the model of a family,
+    ``weights`` is a file or folder of your own instead of the released ones. ``device``: "auto", "cpu", "cuda",
+    "cuda:N", "mps"; ``precision``: "auto", "fp32", "fp16", "bf16". ``tile``: "auto", "off" or input pixels.
+    ``workers``: processes at most, 0 for as many as fit the machine. ``keep_alive``: 0 ties workers to this process,
+    seconds let them wait for the next one, None for ever. ``params`` are the model's own (``upx backends info``).
+
+    Callable with a path (gives the written ``Path``), a Pillow picture (gives one), or an array (H, W), (H, W, 1),
+    (H, W, 3) or (H, W, 4) of uint8 or float32 0..1 (gives one of the same dtype, H * scale by W * scale). Errors
+    are ``UpxError`` and its subclasses. Use it in a ``with`` block, or ``close()`` it.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917  # the public face, fixed in the design
+        self,
+        backend: str | None = None,
+        model: str | None = None,
+        scale: int | None = None,
+        weights: str | Path | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        tile: Tile = "auto",
+        seed: int | None = None,
+        workers: int = 1,
+        keep_alive: float | None = 0,
+        **params: ParameterValue,
+    ) -> None:
+        self._request = Request(
+            backend=backend,
+            model=model,
+            scale=scale,
+            weights=Path(weights) if weights is not None else None,
+            device=device,
+            precision=precision,
+            workers=workers,
+            keep_alive=keep_alive,
+            params=params,
+        )
+        self._options = JobOptions(tile=_tile(tile), seed=seed)
+        self._lock = threading.Lock()
+        self._host: Host | None = None
+        self._session: Session | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._running: set[JobFuture] = set()
+        self._closed = False
+
+    def __call__(
+        self,
+        picture: Picture,
+        out: str | Path | None = None,
+        *,
+        on_progress: Callable[[JobProgress], None] | None = None,
+    ) -> Any:
+        """Enlarge one picture and wait for it.
+
+        ``out``: a file, a folder or a template; without it a path is written beside the input under its default
+        name, and what came from memory comes back in memory.
+        """
+        return self.submit(picture, out, on_progress=on_progress).result().output
+
+    def submit(
+        self,
+        picture: Picture,
+        out: str | Path | None = None,
+        *,
+        on_progress: Callable[[JobProgress], None] | None = None,
+    ) -> JobFuture:
+        """Start one picture and give its future; ``on_progress`` is called from another thread."""
+        threads = self._started()
+        future = JobFuture()
+        self._running.add(future)
+        future.add_done_callback(lambda _done: self._running.discard(future))
+        threads.submit(self._work, future, picture, out, on_progress)
+        return future
+
+    def run(
+        self,
+        picture: Picture,
+        out: str | Path | None = None,
+        *,
+        on_progress: Callable[[JobProgress], None] | None = None,
+    ) -> asyncio.Future[Result]:
+        """``await up.run(x)``: ``submit`` for asyncio; cancelling the awaiting task cancels the job."""
+        import asyncio
+
+        return asyncio.wrap_future(self.submit(picture, out, on_progress=on_progress))
+
+    def batch(self, pictures: Iterable[Picture], out: str | Path | None = None) -> Iterator[Result]:
+        """Results in input order, each as soon as it is there; a failed picture's carries its ``error``.
+
+        ``pictures`` may be any iterator; it is read a few pictures ahead. Leaving the loop cancels what is begun.
+        """
+        waiting: deque[tuple[Picture, JobFuture]] = deque()
+        source = iter(pictures)
+        try:
+            while True:
+                while len(waiting) <= JOBS_AT_ONCE and (item := next(source, None)) is not None:
+                    waiting.append((item, self.submit(item, out)))
+                if not waiting:
+                    return
+                picture, future = waiting.popleft()
+                yield _outcome(picture, future)
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+    def warm(self) -> None:
+        """Start a worker and load the model now, instead of with the first picture."""
+        self._opened().warm()
+
+    def close(self) -> None:
+        """Cancel what is running and end the workers that are tied to this process. May be called twice."""
+        with self._lock:
+            self._closed = True
+            host, threads = self._host, self._threads
+            self._host = self._session = self._threads = None
+        for future in list(self._running):
+            future.cancel()
+        if threads is not None:
+            threads.shutdown(wait=True)
+        if host is not None:
+            host.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _started(self) -> ThreadPoolExecutor:
+        with self._lock:
+            self._refuse_closed()
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(JOBS_AT_ONCE, thread_name_prefix="upx-job")
+            return self._threads
+
+    def _opened(self) -> Session:
+        with self._lock:
+            self._refuse_closed()
+            if self._session is None:
+                from upx.host import Host
+
+                self._host = Host(Settings.from_env())
+                self._session = self._host.open(self._request)
+            return self._session
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise UpxError("this Upscaler is closed", hint="make another one")
+
+    def _work(
+        self,
+        future: JobFuture,
+        picture: Picture,
+        out: str | Path | None,
+        on_progress: Callable[[JobProgress], None] | None,
+    ) -> None:
+        """One job in a job thread; whatever happens ends in the future, unless that was cancelled."""
+        if future.cancelled():
+            return
+        try:
+            session = self._opened()
+            source = Path(picture) if isinstance(picture, str) else picture
+            target, options = self._target(session, source, out)
+            result = session.run(source, target, options, on_progress=on_progress, cancel=future.stop)
+        except BaseException as error:  # noqa: BLE001  # it is raised where the future is asked
+            _settle(future, error=error)
+        else:
+            _settle(future, result=result)
+
+    def _target(
+        self, session: Session, source: Path | Image.Image | NDArray[Any], out: str | Path | None
+    ) -> tuple[Path | None, JobOptions]:
+        if out is None and not isinstance(source, Path):
+            return None, self._options
+        name = source if isinstance(source, Path) else Path("picture.png")
+        route = session.route
+        facts = Facts(scale=route.model.scale, backend=route.backend.name, model=route.model.name)
+        folder = out is not None and Path(out).is_dir()
+        destination = parse_output(None if out is None else str(out), is_folder=folder)
+        if destination.stdout:
+            raise OutputPathError("'-' is for the command", hint="give a path, or none to get an array or picture")
+        item = Input(name=str(name), source=source if isinstance(source, Path) else None, rel=Path(name.name))
+        plan = plan_outputs([item], destination, facts)[0]
+        if plan.input.error is not None:
+            raise plan.input.error
+        return plan.target, JobOptions(tile=self._options.tile, seed=self._options.seed, format=plan.format)
+
+
+def up(picture: Picture, out: str | Path | None = None, *, workers: int = 0, **options: Any) -> Any:
+    """Enlarge one picture with a model that is started for it and ends with it; options as ``Upscaler`` has them.
+
+    Gives the written ``Path`` for a path, a Pillow picture for one, an array for one. ``workers`` 0: as many as
+    this machine and backend are fastest with.
+    """
+    with Upscaler(workers=workers, **options) as upscaler:
+        return upscaler(picture, out)
+
+
+def _tile(tile: Tile) -> int | None:
+    """0 for automatic, None for off; ParameterError for anything else that is no number of pixels."""
+    if tile == "auto":
+        return 0
+    if tile == "off":
+        return None
+    if isinstance(tile, int) and not isinstance(tile, bool) and tile > 0:  # pyright: ignore[reportUnnecessaryIsInstance]  # callers without types
+        return tile
+    raise ParameterError(f"tile={tile!r}", hint='"auto", "off" or a number of input pixels')
+
+
+def _settle(future: JobFuture, *, result: Result | None = None, error: BaseException | None = None) -> None:
+    """Complete a future that its owner may cancel at the same moment."""
+    try:
+        if error is not None:
+            future.set_exception(error)
+        elif result is not None:
+            future.set_result(result)
+    except InvalidStateError:
+        pass  # cancelled meanwhile: nobody waits for it
+
+
+def _outcome(picture: Picture, future: JobFuture) -> Result:
+    """The result of one item of a batch, whether it went well or not."""
+    try:
+        return future.result()
+    except UpxError as error:
+        name = str(picture) if isinstance(picture, str | Path) else type(picture).__name__
+        record = Record(input=name, output=None, status="failed", error=ErrorRecord.of(error))
+        return Result(None, record, error)

@@ -1,0 +1,1 @@
+"""One job: decode, tile, send, stitch, encode."""

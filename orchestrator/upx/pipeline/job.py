@@ -1,0 +1,96 @@
+"""What a job is made of: its facts, the workers as it sees them, and the clock of its stages."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+    from concurrent.futures import Future
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from upx.jobs import JobOptions
+    from upx.routes import Route
+    from upx.specs import Capabilities, ParameterValue
+
+Array: TypeAlias = "NDArray[Any]"
+Source: TypeAlias = "Path | bytes | Image.Image | NDArray[Any]"
+
+
+class TileAnswer(Protocol):
+    """What a pool gives back for a tile: ``array`` (h * scale, w * scale, 3), ``seconds`` of computing."""
+
+    @property
+    def array(self) -> Array:
+        """The pixels."""
+        ...
+
+    @property
+    def seconds(self) -> float:
+        """Compute time."""
+        ...
+
+
+class Pool(Protocol):
+    """The workers as a job sees them."""
+
+    @property
+    def capacity(self) -> int:
+        """Tiles worth keeping in flight."""
+        ...
+
+    def ready(self, timeout: float) -> Capabilities:
+        """Wait for the first worker with the model."""
+        ...
+
+    def submit(
+        self,
+        tiles: Sequence[Array],
+        *,
+        out_dtype: str,
+        seeds: Sequence[int] = (),
+        params: Mapping[str, ParameterValue] = {},
+        job: int,
+    ) -> Sequence[Future[Any]]:
+        """Queue a batch of tiles of one shape."""
+        ...
+
+    def cancel(self, job: int) -> None:
+        """Drop what a job has in flight."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a session knows of a job. ``given``: the parameters the user set; ``memory``: the file of learnt tiles."""
+
+    number: int
+    route: Route
+    model_sha256: str
+    params: Mapping[str, ParameterValue]
+    given: Mapping[str, ParameterValue]
+    options: JobOptions
+    memory: Path
+
+
+@dataclass
+class Stages:
+    """Seconds spent per stage; ``inference`` is the workers' own sum, the others this thread's."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict[str, float](float))
+
+    @contextmanager
+    def measure(self, stage: str) -> Generator[None]:
+        """Add the time of the block to ``stage``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - start

@@ -1,0 +1,269 @@
+"""Run one job: the thread that runs it cuts tiles, stitches answers and encodes finished rows while workers compute.
+
+When a device runs out of memory, the batch is halved, then the tile, and the job starts again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from upx.errors import CancelledError, OutOfMemoryError, UnsupportedPictureError
+from upx.media.channels import Channels
+from upx.media.reading import open_picture
+from upx.media.sources import from_array, from_pil
+from upx.media.targets import TargetSpec, check_target, open_target
+from upx.pipeline.job import Stages
+from upx.pipeline.sizes import Sizes
+from upx.result import JobProgress, Record, Result
+from upx.stitching import Stitcher
+from upx.tiling import pad_tile, plan_tiles, unpad
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Future
+
+    from upx.media.picture import Picture
+    from upx.media.targets import OpenTarget, Target
+    from upx.pipeline.job import Job, Pool, Source, TileAnswer
+    from upx.specs import Capabilities, TilePlan
+
+READY_TIMEOUT_S = 600.0
+# How often a job that waits for tiles looks whether it was cancelled.
+POLL_S = 0.1
+
+
+def run_job(
+    job: Job,
+    pool: Pool,
+    source: Source,
+    target: Target,
+    *,
+    on_progress: Callable[[JobProgress], None] | None = None,
+    cancel: threading.Event | None = None,
+) -> Result:
+    """Enlarge one picture; see ``Session.run``."""
+    started = time.perf_counter()
+    run = _Run(job, pool, on_progress or (lambda _progress: None), cancel or threading.Event())
+    with run.opened(source) as picture:
+        capabilities = run.ready()
+        output, plan, notes = run.enlarge(picture, source, target, capabilities)
+        size = (picture.width, picture.height)
+        scale = capabilities.scale
+        record = Record(
+            input=str(source) if isinstance(source, Path) else type(source).__name__,
+            output=str(output) if isinstance(output, Path) else None,
+            status="done",
+            in_size=size,
+            out_size=(size[0] * scale, size[1] * scale),
+            backend=job.route.backend.name,
+            model=job.route.model.name,
+            model_sha256=job.model_sha256,
+            scale=scale,
+            device=capabilities.device,
+            licence=job.route.model.licence or None,
+            params=dict(job.given),
+            seed=job.options.seed,
+            tile=(plan.tile_width, plan.tile_height),
+            tiles=len(plan.boxes),
+            seconds=round(time.perf_counter() - started, 4),
+            peak_mem=_peak_memory(),
+            stages={stage: round(seconds, 4) for stage, seconds in run.stages.seconds.items()},
+            warnings=(*picture.warnings, *notes),
+        )
+    run.report(JobProgress("done", record.tiles, record.tiles))
+    return Result(output, record)
+
+
+class _Run:
+    """The state of one job while it runs."""
+
+    def __init__(self, job: Job, pool: Pool, report: Callable[[JobProgress], None], cancel: threading.Event) -> None:
+        self.job = job
+        self.pool = pool
+        self.report = report
+        self.cancel = cancel
+        self.stages = Stages()
+
+    def opened(self, source: Source) -> Picture:
+        """Decode the source."""
+        self.report(JobProgress("decode"))
+        with self.stages.measure("decode"):
+            return _open(source)
+
+    def ready(self) -> Capabilities:
+        """Wait for a worker that holds the model."""
+        self.report(JobProgress("start"))
+        with self.stages.measure("start"):
+            return self.pool.ready(READY_TIMEOUT_S)
+
+    def enlarge(
+        self, picture: Picture, source: Source, target: Target, capabilities: Capabilities
+    ) -> tuple[Any, TilePlan, tuple[str, ...]]:
+        """Try with ever smaller batches and tiles until the device's memory suffices."""
+        check_target(target, self._target_spec(picture, Channels(picture, capabilities.scale), capabilities.scale))
+        sizes = Sizes(self.job, capabilities.device_name or capabilities.device)
+        tile, batch = sizes.start(picture)
+        while True:
+            self._stop_if_cancelled()
+            try:
+                output, plan, notes = self._attempt(picture, source, target, capabilities, tile, batch)
+            except OutOfMemoryError as error:
+                tile, batch = sizes.smaller(error, capabilities)
+                continue
+            sizes.remember()
+            return output, plan, notes
+
+    def _target_spec(self, picture: Picture, channels: Channels, scale: int) -> TargetSpec:
+        options = self.job.options
+        return TargetSpec(
+            width=picture.width * scale,
+            height=picture.height * scale,
+            mode=channels.mode,
+            format=options.format,
+            quality=options.quality,
+            no_clobber=options.on_exists in {"error", "rename"},
+            icc=picture.icc,
+            exif=picture.exif,
+        )
+
+    def _attempt(
+        self,
+        picture: Picture,
+        source: Source,
+        target: Target,
+        capabilities: Capabilities,
+        tile: int | None,
+        batch: int,
+    ) -> tuple[Any, TilePlan, tuple[str, ...]]:
+        tiling, options, scale = self.job.route.backend.tiling, self.job.options, capabilities.scale
+        plan = plan_tiles(
+            picture.height,
+            picture.width,
+            tile=tile,
+            overlap=tiling.overlap if options.overlap is None else options.overlap,
+            size=capabilities.size,
+            align=tiling.align,
+            minimum_tile=tiling.minimum_tile,
+            shrink=not options.tile,
+        )
+        channels = Channels(picture, scale)
+        sink = open_target(
+            target,
+            self._target_spec(picture, channels, scale),
+            picture,
+            form="array" if isinstance(source, np.ndarray) else "pillow",
+        )
+        stitcher = Stitcher(plan, scale, 3, np.dtype(channels.dtype), tiling.stitch)
+        blended = tiling.stitch == "feather" and len(plan.boxes) > 1
+        try:
+            self._tiles(plan, channels, stitcher, sink, out_dtype="float32" if blended else channels.dtype, batch=batch)
+            stitcher.finish()
+            with self.stages.measure("encode"):
+                return sink.close(), plan, sink.warnings
+        except BaseException:
+            self.pool.cancel(self.job.number)
+            sink.abort()
+            raise
+
+    def _tiles(
+        self, plan: TilePlan, channels: Channels, stitcher: Stitcher, sink: OpenTarget, *, out_dtype: str, batch: int
+    ) -> None:
+        """Keep the pool fed, and stitch and encode what comes back."""
+        answers: queue.SimpleQueue[tuple[int, Future[TileAnswer]]] = queue.SimpleQueue()
+        groups = _batches(plan, batch)
+        total, done, flying = len(plan.boxes), 0, 0
+        self.report(JobProgress("inference", 0, total))
+        while done < total:
+            while flying < max(self.pool.capacity, 1) and (group := next(groups, None)) is not None:
+                for index, future in zip(group, self._send(group, plan, channels, out_dtype), strict=True):
+                    future.add_done_callback(lambda future, index=index: answers.put((index, future)))
+                flying += len(group)
+            index, future = self._next(answers)
+            flying -= 1
+            answer = future.result()
+            self.stages.seconds["inference"] += answer.seconds
+            with self.stages.measure("stitch"):
+                out = unpad(answer.array, plan.boxes[index], channels.scale)
+                bands = stitcher.add(index, out)
+            for top, band in bands:
+                with self.stages.measure("stitch"):
+                    rows = channels.finish(top, band)
+                with self.stages.measure("encode"):
+                    sink.write(rows)
+            done += 1
+            self.report(JobProgress("inference" if done < total else "encode", done, total))
+
+    def _send(
+        self, group: Sequence[int], plan: TilePlan, channels: Channels, out_dtype: str
+    ) -> Sequence[Future[TileAnswer]]:
+        with self.stages.measure("tile"):
+            tiles = [np.ascontiguousarray(pad_tile(channels.tile(plan.boxes[index]), plan)) for index in group]
+        seed = self.job.options.seed
+        seeds = () if seed is None else [tile_seed(seed, index) for index in group]
+        return self.pool.submit(tiles, out_dtype=out_dtype, seeds=seeds, params=self.job.params, job=self.job.number)
+
+    def _next(self, answers: queue.SimpleQueue[tuple[int, Future[TileAnswer]]]) -> tuple[int, Future[TileAnswer]]:
+        with self.stages.measure("wait"):
+            while True:
+                self._stop_if_cancelled()
+                try:
+                    return answers.get(timeout=POLL_S)
+                except queue.Empty:
+                    continue
+
+    def _stop_if_cancelled(self) -> None:
+        if self.cancel.is_set():
+            raise CancelledError("cancelled", hint="nothing was written; run it again")
+
+
+def tile_seed(seed: int, index: int) -> int:
+    """The seed of one tile: tile 0 has the job's own, tile i one that follows from (seed, i); 0 <= seed < 2**63."""
+    if index == 0:
+        return seed
+    mixed = hashlib.blake2b(f"{seed}:{index}".encode(), digest_size=8).digest()
+    return int.from_bytes(mixed, "little") >> 1
+
+
+def _batches(plan: TilePlan, size: int) -> Iterator[list[int]]:
+    """Tile indices in order, at most ``size`` of one shape together."""
+    group: list[int] = []
+    for index, box in enumerate(plan.boxes):
+        first = plan.boxes[group[0]] if group else box
+        if group and (len(group) == size or (first.height, first.width) != (box.height, box.width)):
+            yield group
+            group = []
+        group.append(index)
+    if group:
+        yield group
+
+
+def _open(source: Source) -> Picture:
+    if isinstance(source, Path):
+        return open_picture(source)
+    if isinstance(source, bytes):
+        return open_picture(source)
+    if isinstance(source, np.ndarray):
+        return from_array(source)
+    if type(source).__module__.partition(".")[0] == "PIL":
+        return from_pil(source)
+    raise UnsupportedPictureError(
+        f"a {type(source).__name__} is no picture", hint="give a path, a Pillow picture or a numpy array"
+    )
+
+
+def _peak_memory() -> int:
+    """Peak resident set of this process, bytes; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,204 @@
+"""A session: one route made ready, with its workers, for any number of jobs."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from typing import TYPE_CHECKING, Self
+
+from upx.assets.find import digest, explicit_assets, find_assets
+from upx.assets.licences import require_licence
+from upx.devices import resolve_device, usable_cores
+from upx.errors import UsageError
+from upx.routes import with_defaults
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+    from upx.config import Settings
+    from upx.jobs import JobOptions
+    from upx.media.targets import Target
+    from upx.pipeline.job import Source
+    from upx.result import JobProgress, Result
+    from upx.routes import Request, Route
+    from upx.specs import Capabilities, ParameterValue
+    from upx.venvs.builder import EnvBuilder
+    from upx.workers.plan import WorkerPlan
+    from upx.workers.pool import WorkerPool
+
+# More workers than this gain nothing but memory; their threads take the rest of the cores.
+MOST_WORKERS = 8
+_JOBS = itertools.count(1)
+
+
+class Session:
+    """One backend and model with its workers. Thread-safe: several ``run`` calls overlap."""
+
+    def __init__(
+        self,
+        route: Route,
+        request: Request,
+        params: Mapping[str, ParameterValue],
+        *,
+        settings: Settings,
+        envs: EnvBuilder,
+        on_event: Callable[[object], None],
+        offline: bool = False,
+    ) -> None:
+        self.route = route
+        self._request = request
+        self._params = params
+        self._settings = settings
+        self._envs = envs
+        self._on_event = on_event
+        self._offline = offline
+        self._lock = threading.Lock()
+        self._plan: WorkerPlan | None = None
+        self._pool: WorkerPool | None = None
+        self._closed = False
+
+    @property
+    def model_sha256(self) -> str:
+        """Digest of the weights; prepares the session if nobody has."""
+        return self.prepare().weights
+
+    def prepare(self) -> WorkerPlan:
+        """Build the environment if it is absent, find and verify the weights, stage the code.
+
+        NotReadyError and its subclasses before anything is computed; UsageError for a device or precision that
+        this backend or machine does not have.
+        """
+        with self._lock:
+            if self._plan is None:
+                self._plan = self._prepared()
+            return self._plan
+
+    def start(self) -> WorkerPool:
+        """Begin to adopt or spawn the first worker, without waiting for it."""
+        plan = self.prepare()
+        with self._lock:
+            if self._closed:
+                raise UsageError("this session is closed", hint="open another one")
+            if self._pool is None:
+                from upx.workers.pool import WorkerPool
+
+                self._pool = WorkerPool(plan, self._settings, on_event=self._on_event)
+                self._pool.start()
+            return self._pool
+
+    def warm(self, *, timeout: float = 600.0) -> Capabilities:
+        """Wait until a worker holds the model; WorkerError and its subclasses say why none does."""
+        return self.start().ready(timeout)
+
+    def run(
+        self,
+        source: Source,
+        target: Target,
+        options: JobOptions,
+        *,
+        on_progress: Callable[[JobProgress], None] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Result:
+        """Enlarge one picture.
+
+        ``source``: path, bytes, Pillow picture or array. ``target``: the path to write, a binary stream, or None to
+        get back what the source was. Raises UpxError; CancelledError once ``cancel`` is set. On failure nothing is
+        left at ``target``.
+        """
+        from upx.pipeline.job import Job
+        from upx.pipeline.run import run_job
+
+        pool = self.start()
+        return run_job(
+            Job(
+                number=next(_JOBS),
+                route=self.route,
+                model_sha256=self.model_sha256,
+                params=with_defaults(self.route.backend, self._params, "job"),
+                given=dict(self._params),
+                options=options,
+                memory=self._settings.state_dir / "tiles.json",
+            ),
+            pool,
+            source,
+            target,
+            on_progress=on_progress,
+            cancel=cancel,
+        )
+
+    def close(self) -> None:
+        """End the session: tied workers end, detached ones stay."""
+        with self._lock:
+            self._closed = True
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _prepared(self) -> WorkerPlan:
+        from upx.venvs.venv import use_lock_path
+        from upx.workers.plan import WorkerPlan
+        from upx.workers.stage import stage
+
+        spec, model, request = self.route.backend, self.route.model, self._request
+        device = resolve_device(request.device, spec.devices, environ=self._settings.child_env)
+        precision = self._precision()
+        require_licence(model, self._settings, accept=request.accept_licence)
+        flavour = "auto" if device.name.startswith("cuda") or spec.env.cpu_lock is None else "cpu"
+        venv = self._envs.ensure(spec.env, flavour=flavour, offline=self._offline, on_progress=self._on_event)
+        explicit = request.weights is not None
+        files = (
+            explicit_assets(model, request.weights.absolute())
+            if request.weights is not None
+            else find_assets(model, venv.site_packages, backend=spec.name)
+        )
+        staged = stage(spec.folder, spec.module, self._settings)
+        workers, threads = self._workers(device.name)
+        return WorkerPlan(
+            backend=spec.name,
+            module=f"{spec.module}.worker",
+            python=venv.python,
+            stage=staged.folder,
+            build=staged.digest,
+            env=venv.fingerprint,
+            env_lock=use_lock_path(venv.folder),
+            environ={**self._settings.child_env, **spec.environ},
+            model=model.name,
+            files={role: str(path) for role, path in files.items()},
+            weights=digest(model, files, explicit=explicit),
+            device=device.name,
+            device_identity=device.identity,
+            precision=precision,
+            threads=threads,
+            params={**model.options, **with_defaults(spec, self._params, "load")},
+            workers=workers,
+            keep_alive=request.keep_alive,
+        )
+
+    def _precision(self) -> str:
+        spec, wanted = self.route.backend, self._request.precision
+        if wanted == "auto":
+            return spec.precisions[0]
+        if wanted not in spec.precisions:
+            raise UsageError(
+                f"{spec.name} does not compute in {wanted}",
+                hint=f"--precision {' or '.join(('auto', *spec.precisions))}",
+            )
+        return wanted
+
+    def _workers(self, device: str) -> tuple[int, int]:
+        """(workers, threads of each): on a CPU they share the cores, elsewhere one worker feeds the device."""
+        spec, wanted = self.route.backend, self._request.workers
+        if device != "cpu":
+            return wanted or max(spec.workers, 1), spec.threads
+        cores = usable_cores()
+        workers = wanted or spec.workers or min(cores, MOST_WORKERS)
+        return workers, spec.threads or max(1, cores // workers)

@@ -1,0 +1,191 @@
+"""One job from a picture to a picture, with workers that answer in this process."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from upx.errors import CancelledError, ModelError, OutOfMemoryError, PictureTooLargeError
+from upx.jobs import JobOptions
+from upx.pipeline.job import Job
+from upx.pipeline.run import run_job, tile_seed
+from upx.routes import Route
+from upx.specs import BackendSpec, Capabilities, EnvSpec, ModelSpec, SizeRequirements, TilingSpec
+from upx_protocol.arrays import to_dtype, to_float
+
+
+@dataclass(frozen=True)
+class Answer:
+    array: np.ndarray
+    seconds: float = 0.0
+
+
+@dataclass
+class Pool:
+    """Enlarges by repetition; runs out of memory above ``most`` pixels a tile or ``most_batch`` tiles a batch."""
+
+    scale: int = 2
+    most: int = 10**9
+    most_batch: int = 10**9
+    size: SizeRequirements = field(default_factory=SizeRequirements)
+    capacity: int = 4
+    seen: list = field(default_factory=list)
+    seeds: list = field(default_factory=list)
+    cancelled: list = field(default_factory=list)
+    fail: Exception | None = None
+    held: bool = False
+
+    def ready(self, timeout):
+        return Capabilities(scale=self.scale, size=self.size, device="cpu")
+
+    def submit(self, tiles, *, out_dtype, seeds=(), params=None, job=0):
+        self.seen.append([tile.shape + (str(tile.dtype), out_dtype) for tile in tiles])
+        self.seeds += seeds
+        return [self._answer(tile, out_dtype, len(tiles)) for tile in tiles]
+
+    def cancel(self, job):
+        self.cancelled.append(job)
+
+    def _answer(self, tile, out_dtype, batch):
+        future = Future()
+        if self.held:
+            return future
+        if self.fail:
+            future.set_exception(self.fail)
+        elif tile.shape[0] * tile.shape[1] > self.most or batch > self.most_batch:
+            future.set_exception(OutOfMemoryError("the device is full"))
+        else:
+            big = to_float(tile).repeat(self.scale, 0).repeat(self.scale, 1)
+            future.set_result(Answer(to_dtype(big, out_dtype)))
+        return future
+
+
+def job(tmp_path, *, options=None, batch=1, **tiling):
+    spec = BackendSpec(
+        name="double",
+        title="double",
+        folder=Path(),
+        module="double",
+        env=EnvSpec("double", Path()),
+        models=(ModelSpec("double-x2", 2),),
+        default_model="double-x2",
+        tiling=TilingSpec(**{"tile": 64, "overlap": 8, **tiling}),
+        batch=batch,
+    )
+    route = Route(spec, spec.models[0], 1, "a test")
+    return Job(7, route, "0" * 64, {}, {}, options or JobOptions(), tmp_path / "tiles.json")
+
+
+def photo(height, width, channels=3):
+    return np.random.default_rng(1).integers(0, 256, (height, width, channels), np.uint8)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 500), (64, 64), (150, 131)])
+@pytest.mark.parametrize("stitch", ["crop", "feather"])
+def test_an_array_comes_back_enlarged_whatever_its_size_and_stitching(tmp_path, size, stitch):
+    picture = photo(*size)
+    result = run_job(job(tmp_path, stitch=stitch), Pool(), picture, None)
+    np.testing.assert_array_equal(result.output, picture.repeat(2, 0).repeat(2, 1))
+    assert result.record.in_size == (size[1], size[0])
+    assert result.record.out_size == (size[1] * 2, size[0] * 2)
+
+
+def test_a_float_array_stays_float_and_is_never_rounded(tmp_path):
+    picture = np.random.default_rng(2).random((40, 50, 3), np.float32)
+    result = run_job(job(tmp_path), Pool(), picture, None)
+    assert result.output.dtype == np.float32
+    np.testing.assert_array_equal(result.output, picture.repeat(2, 0).repeat(2, 1))
+
+
+def test_a_small_picture_is_sent_in_its_own_shape_and_padded_only_as_demanded(tmp_path):
+    pool = Pool(size=SizeRequirements(minimum=10, multiple_of=4))
+    result = run_job(job(tmp_path), pool, photo(9, 17), None)
+    assert pool.seen == [[(12, 20, 3, "uint8", "uint8")]]
+    assert result.output.shape == (18, 34, 3)
+
+
+def test_no_more_tiles_are_in_flight_than_the_pool_wants(tmp_path):
+    pool = Pool(capacity=3, held=True)
+    stop = threading.Event()
+    thread = threading.Thread(
+        target=lambda: pytest.raises(CancelledError, run_job, job(tmp_path), pool, photo(400, 400), None, cancel=stop)
+    )
+    thread.start()
+    while len(pool.seen) < 3:
+        pass
+    stop.set()
+    thread.join(10)
+    assert len(pool.seen) == 3
+    assert pool.cancelled == [7]
+
+
+def test_memory_that_runs_out_halves_the_batch_then_the_tile_and_is_remembered(tmp_path):
+    pool = Pool(most=40 * 40, most_batch=1)
+    picture = photo(128, 128)
+    first = run_job(job(tmp_path, batch=4), pool, picture, None)
+    np.testing.assert_array_equal(first.output, picture.repeat(2, 0).repeat(2, 1))
+    assert max(first.record.tile) <= 40
+    again = Pool(most=40 * 40, most_batch=1)
+    run_job(job(tmp_path, batch=4), again, picture, None)
+    assert len(again.seen) == first.record.tiles, "the second job begins with what worked"
+
+
+def test_memory_that_never_suffices_ends_in_an_error_that_names_tile_and_batch(tmp_path):
+    with pytest.raises(OutOfMemoryError, match=r"tile of 32 pixels and a batch of 1"):
+        run_job(job(tmp_path), Pool(most=10), photo(100, 100), None)
+
+
+def test_the_user_can_hand_over_the_whole_picture(tmp_path):
+    pool = Pool()
+    run_job(job(tmp_path, options=JobOptions(tile=None)), pool, photo(300, 200), None)
+    assert pool.seen == [[(300, 200, 3, "uint8", "uint8")]]
+
+
+def test_seeds_follow_from_the_job_and_the_tile_alone(tmp_path):
+    pool = Pool()
+    run_job(job(tmp_path, options=JobOptions(seed=5)), pool, photo(100, 60), None)
+    assert pool.seeds == [tile_seed(5, index) for index in range(len(pool.seen))]
+    assert pool.seeds[0] == 5
+    assert len(set(pool.seeds)) == len(pool.seeds) > 1
+
+
+def test_a_failed_tile_leaves_nothing_at_the_target_and_the_old_file_as_it_was(tmp_path):
+    target = tmp_path / "out.png"
+    target.write_bytes(b"old")
+    with pytest.raises(ModelError, match="bad tile"):
+        run_job(job(tmp_path), Pool(fail=ModelError("bad tile")), photo(100, 100), target)
+    assert target.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.png"]
+
+
+def test_a_file_keeps_profile_orientation_and_alpha(tmp_path):
+    rgba = photo(20, 30, 4)
+    exif = Image.Exif()
+    exif[274] = 6
+    source = tmp_path / "in.png"
+    Image.fromarray(rgba).save(source, exif=exif)
+    result = run_job(job(tmp_path), Pool(), source, tmp_path / "out.png")
+    with Image.open(result.output) as image:
+        assert image.mode == "RGBA"
+        assert image.size == (40, 60)
+        assert image.getexif().get(274, 1) == 1
+    assert result.record.output == str(tmp_path / "out.png")
+
+
+def test_too_large_for_the_format_is_known_before_any_tile_is_sent(tmp_path):
+    pool = Pool()
+    with pytest.raises(PictureTooLargeError, match="WebP"):
+        run_job(job(tmp_path), pool, photo(2, 8200), tmp_path / "out.webp")
+    assert not pool.seen
+
+
+def test_the_record_says_where_the_time_went(tmp_path):
+    result = run_job(job(tmp_path), Pool(), photo(100, 100), tmp_path / "out.png")
+    assert {"decode", "tile", "inference", "stitch", "encode"} <= set(result.record.stages)
+    assert result.record.to_json()["schema"] == 1
