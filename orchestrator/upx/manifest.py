@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from upx.errors import ManifestError
 
@@ -16,6 +17,14 @@ Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_le
 Value: TypeAlias = bool | int | float | str
 Positive: TypeAlias = Annotated[int, Field(ge=1)]
 Count: TypeAlias = Annotated[int, Field(ge=0)]
+
+
+def _inside(path: str) -> str:
+    """Refuse a path that leads out of its folder."""
+    pure = PurePosixPath(path)
+    if not pure.parts or pure.is_absolute() or ".." in pure.parts or "\\" in path:
+        raise ValueError("must be a path inside of the package")
+    return path
 
 
 class _Table(BaseModel):
@@ -64,7 +73,7 @@ class SourceTable(_Table):
     """``source`` of an asset."""
 
     package: str
-    path: Annotated[str, Field(pattern=r"^(?!/)(?!.*\.\.).+$")]
+    path: Annotated[str, AfterValidator(_inside)]
 
 
 class AssetTable(_Table):

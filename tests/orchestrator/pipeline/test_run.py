@@ -45,7 +45,7 @@ class Pool:
         return Capabilities(scale=self.scale, size=self.size, device="cpu")
 
     def submit(self, tiles, *, out_dtype, seeds=(), params=None, job=0):
-        self.seen.append([tile.shape + (str(tile.dtype), out_dtype) for tile in tiles])
+        self.seen.append([(*tile.shape, str(tile.dtype), out_dtype) for tile in tiles])
         self.seeds += seeds
         return [self._answer(tile, out_dtype, len(tiles)) for tile in tiles]
 
@@ -113,9 +113,12 @@ def test_a_small_picture_is_sent_in_its_own_shape_and_padded_only_as_demanded(tm
 def test_no_more_tiles_are_in_flight_than_the_pool_wants(tmp_path):
     pool = Pool(capacity=3, held=True)
     stop = threading.Event()
-    thread = threading.Thread(
-        target=lambda: pytest.raises(CancelledError, run_job, job(tmp_path), pool, photo(400, 400), None, cancel=stop)
-    )
+
+    def run():
+        with pytest.raises(CancelledError):
+            run_job(job(tmp_path), pool, photo(400, 400), None, cancel=stop)
+
+    thread = threading.Thread(target=run)
     thread.start()
     while len(pool.seen) < 3:
         pass

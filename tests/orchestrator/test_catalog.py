@@ -1,0 +1,125 @@
+"""The catalogue: manifests from three places, and one bad one that harms no other."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+import pytest
+
+from upx.catalog import Catalog
+from upx.config import Settings
+from upx.errors import ManifestError, UnknownBackendError
+
+MANIFEST = """
+schema = 1
+name = "{name}"
+default_model = "{name}-x2"
+
+[[models]]
+name = "{name}-x2"
+scale = 2
+"""
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings.from_env({"UPX_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)})
+
+
+def add(settings, name, text=MANIFEST):
+    folder = settings.backends_dir / name
+    folder.mkdir(parents=True)
+    (folder / "backend.toml").write_text(text.format(name=name))
+    return folder
+
+
+def test_our_own_backends_are_found_without_importing_them(settings):
+    before = set(sys.modules)
+    names = [spec.name for spec in Catalog(settings).backends()]
+    assert {"nearest", "span"} <= set(names)
+    assert not {name for name in set(sys.modules) - before if name.startswith("upx_backends")}
+
+
+def test_our_own_locks_exist(settings):
+    for spec in Catalog(settings).backends():
+        assert spec.env.lock.is_file(), spec.name
+
+
+def test_a_folder_of_the_users_is_a_backend(settings):
+    folder = add(settings, "mine")
+    spec = Catalog(settings).backend("mine")
+    assert spec.folder == folder
+    assert spec.env.lock == folder / "env.lock"
+    assert spec.model("mine-x2").scale == 2
+
+
+def test_an_installed_package_names_itself_and_is_not_imported(settings, tmp_path, monkeypatch):
+    site = tmp_path / "site"
+    package = site / "stranger_pkg" / "inner"
+    package.mkdir(parents=True)
+    (site / "stranger_pkg" / "__init__.py").write_text("raise RuntimeError('imported')")
+    (package / "backend.toml").write_text(MANIFEST.format(name="stranger"))
+    info = site / "stranger-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[upx.backends]\nstranger = stranger_pkg.inner\n")
+    monkeypatch.syspath_prepend(str(site))
+    spec = Catalog(settings).backend("stranger")
+    assert spec.module == "stranger_pkg.inner"
+    assert spec.folder == package
+
+
+@pytest.mark.parametrize(
+    ("change", "message", "hint"),
+    [
+        (("default_model", "tilling = 3\ndefault_model"), "unknown key tilling", "did you mean tiling"),
+        (("scale = 2", "scale = 0"), "models.0.scale", "README"),
+        (("scale = 2", 'scale = "2"'), "models.0.scale", "README"),
+        (("schema = 1", "schema = 2"), "schema", "README"),
+        (('-x2"\n\n', '-x9"\n\n'), "default_model", "README"),
+        (("schema = 1", "schema = = 1"), "Invalid value", "README"),
+    ],
+)
+def test_a_manifest_that_cannot_be_used_is_named_and_harms_no_other(settings, change, message, hint):
+    add(settings, "broken", MANIFEST.replace(*change))
+    catalog = Catalog(settings)
+    with pytest.raises(ManifestError, match=message) as caught:
+        catalog.backend("broken")
+    assert str(settings.backends_dir / "broken") in str(caught.value)
+    assert hint in caught.value.hint
+    assert catalog.backend("nearest").name == "nearest"
+    assert catalog.broken() == ["broken"]
+
+
+def test_two_backends_of_one_name_are_an_error_that_names_both_places(settings):
+    folder = add(settings, "nearest")
+    catalog = Catalog(settings)
+    with pytest.raises(ManifestError, match="two backends are called 'nearest'") as caught:
+        catalog.backend("nearest")
+    assert str(folder) in str(caught.value)
+    assert "upx_backends" in str(caught.value)
+    assert catalog.backend("span").name == "span"
+
+
+def test_a_manifest_that_says_another_name_than_its_folder_is_refused(settings):
+    folder = add(settings, "one")
+    shutil.move(folder, folder.with_name("two"))
+    with pytest.raises(ManifestError, match="name is 'one', its place says 'two'"):
+        Catalog(settings).backend("two")
+
+
+def test_an_unknown_name_suggests_the_nearest(settings):
+    with pytest.raises(UnknownBackendError) as caught:
+        Catalog(settings).backend("neares")
+    assert "did you mean nearest?" in caught.value.hint
+
+
+def test_an_asset_never_points_out_of_its_package(settings):
+    evil = MANIFEST + (
+        '\n[[models.assets]]\nrole = "weights"\nfile = "w"\nsha256 = "' + "0" * 64 + '"\nsize = 1\n'
+        'source = {{ package = "p", path = "../../etc/passwd" }}\n'
+    )
+    add(settings, "evil", evil)
+    with pytest.raises(ManifestError, match="path"):
+        Catalog(settings).backend("evil")
