@@ -117,7 +117,15 @@ class NotReadyError(UpxError):
 
 
 class EnvBuildError(NotReadyError):
-    """An environment could not be built."""
+    """An environment could not be built.
+
+    ``package`` is the one at fault (``name==version``), ``log`` the builder's last lines; both may be empty.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", package: str = "", log: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.package = package
+        self.log = log
 
 
 class HashMismatchError(EnvBuildError):
@@ -133,7 +141,14 @@ class NetworkError(EnvBuildError):
 
 
 class DiskFullError(EnvBuildError):
-    """No space is left for the environment."""
+    """No space is left for the environment: more than ``needed`` bytes are, and ``free`` were free after it."""
+
+    def __init__(
+        self, message: str, *, hint: str = "", package: str = "", log: str = "", needed: int = 0, free: int = 0
+    ) -> None:
+        super().__init__(message, hint=hint, package=package, log=log)
+        self.needed = needed
+        self.free = free
 
 
 class PythonMissingError(EnvBuildError):

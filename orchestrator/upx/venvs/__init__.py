@@ -1,0 +1,1 @@
+"""Build, find, check, repair and prune one virtualenv per EnvSpec; ``builder.EnvBuilder`` is the way in."""

@@ -1,0 +1,172 @@
+"""Locks between processes: one file each, held as long as any process has its descriptor open.
+
+flock where there is fcntl: a child that inherits the descriptor keeps the lock alive, whoever else dies. On
+Windows byte ranges of msvcrt stand in for it: sharers take one byte each, an exclusive holder all of them; they
+are not inherited, so a detached worker must take its own. Where the file system has no locks (NFS without lockd)
+a lock is *not enforced*: builds still end whole, only perhaps twice, and nothing is ever removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import os
+import time
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
+
+from upx.config import IS_WINDOWS
+from upx.errors import EnvBuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import TracebackType
+
+Outcome: TypeAlias = Literal["held", "busy", "unsupported"]
+POLL_S = 0.05
+SHARES = 64
+_UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+
+
+class LockCalls(Protocol):
+    """What an operating system offers: take the lock of an open descriptor, without waiting."""
+
+    def take(self, fd: int, *, shared: bool) -> Outcome:
+        """Take it, or say why not."""
+        ...
+
+
+class Flock:
+    """The whole file, through fcntl.flock."""
+
+    def take(self, fd: int, *, shared: bool) -> Outcome:
+        """Take it, or say why not."""
+        fcntl: Any = importlib.import_module("fcntl")
+        try:
+            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return "busy"
+        except OSError as error:
+            if error.errno in _UNSUPPORTED:
+                return "unsupported"
+            raise
+        return "held"
+
+
+class ByteRanges:
+    """The first SHARES bytes of the file, through msvcrt.locking, which knows no sharing."""
+
+    def __init__(self, msvcrt: Any = None) -> None:
+        self._msvcrt = msvcrt
+
+    def take(self, fd: int, *, shared: bool) -> Outcome:
+        """Take it, or say why not."""
+        if not shared:
+            return "held" if self._take(fd, 0, SHARES) else "busy"
+        first = os.getpid() % SHARES
+        free = (self._take(fd, (first + step) % SHARES, 1) for step in range(SHARES))
+        return "held" if any(free) else "busy"
+
+    def _take(self, fd: int, start: int, length: int) -> bool:
+        msvcrt: Any = self._msvcrt or importlib.import_module("msvcrt")
+        os.lseek(fd, start, os.SEEK_SET)
+        try:
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, length)
+        except OSError as error:
+            if error.errno in {errno.EACCES, errno.EAGAIN, errno.EDEADLK}:
+                return False
+            raise
+        return True
+
+
+class HeldLock:
+    """A lock until ``close``; ``fd`` may be passed on, and then lives until its last holder closes it.
+
+    Only ever closed, never unlocked: an unlock would take it from the processes that inherited it.
+    """
+
+    def __init__(self, path: Path, fd: int, *, enforced: bool = True) -> None:
+        self.path = path
+        self.fd = fd
+        self.enforced = enforced
+
+    def close(self) -> None:
+        """Give it back; a second call does nothing."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def discard(self) -> None:
+        """Give it back and remove its file; for an exclusive holder."""
+        if not IS_WINDOWS:
+            self.path.unlink(missing_ok=True)
+            self.close()
+            return
+        self.close()
+        # An open file cannot be removed there; whoever has opened it meanwhile removes it later.
+        with contextlib.suppress(PermissionError):
+            self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def try_lock(path: Path, *, shared: bool = False, calls: LockCalls | None = None) -> HeldLock | None:
+    """The lock of ``path``, whose file is made if need be; None when another has it."""
+    calls = calls or (ByteRanges() if IS_WINDOWS else Flock())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+        try:
+            outcome = calls.take(fd, shared=shared)
+            current = outcome != "busy" and _is_at(fd, path)
+        except BaseException:
+            os.close(fd)
+            raise
+        if current:
+            return HeldLock(path, fd, enforced=outcome == "held")
+        os.close(fd)
+        if outcome == "busy":
+            return None
+        # Its file was removed between open and lock: the next one is another file.
+
+
+def wait_lock(
+    path: Path, *, timeout: float, shared: bool = False, on_wait: Callable[[], None] | None = None
+) -> HeldLock:
+    """The lock of ``path``; ``on_wait`` is called once if it is taken. EnvBuildError after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while (lock := try_lock(path, shared=shared)) is None:
+        if on_wait is not None:
+            on_wait()
+            on_wait = None
+        if time.monotonic() > deadline:
+            hint = "end the other upx, or wait for it, and run the command again"
+            raise EnvBuildError(f"another process has held {path} for {timeout:.0f} s", hint=hint)
+        time.sleep(POLL_S)
+    return lock
+
+
+def is_locked(path: Path) -> bool:
+    """Whether anybody holds the lock of ``path``, or whether that cannot be told."""
+    if not path.exists():
+        return False
+    lock = try_lock(path)
+    if lock is None:
+        return True
+    with lock:
+        return not lock.enforced
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(fd), there)
