@@ -1,0 +1,1 @@
+"""Pictures: files, Pillow's pictures and arrays in; rows of pixels out."""
