@@ -87,8 +87,8 @@ class Channels:
     def _restored(self, top: int, premultiplied: Array, alpha: Array) -> Array:
         """Undo ``premultiply``, in the picture's dtype.
 
-        Model and bicubic alpha do not agree to the pixel at an edge, and the quotient would fringe it. There a colour
-        stays within the range of the visible source colours around it.
+        Model and bicubic alpha do not agree to the pixel at an edge, and the quotient would fringe it. Up to two source
+        pixels from what is not opaque, where models ring, a colour stays within the range of the visible ones around.
         """
         share = as_dtype(alpha, _FLOAT)[..., None]
         colour = np.divide(premultiplied, share, out=np.zeros_like(premultiplied), where=share > 0)
@@ -100,12 +100,14 @@ class Channels:
         """Least and greatest colour per output pixel, (rows, width * scale, 3) float32; 0 and 1 where all is opaque."""
         scale, picture = self.scale, self._picture
         first, last = top // scale, -(-(top + rows) // scale)
-        above, below = max(first - 1, 0), min(last + 1, picture.height)
+        above, below = max(first - 2, 0), min(last + 2, picture.height)
         box = Box(above, 0, below - above, picture.width)
         colour, alpha = as_dtype(picture.crop(box), _FLOAT), as_dtype(picture.alpha(box), _FLOAT)[..., None]
         low = _around(np.where(alpha > 0, colour, np.float32(np.inf)), np.minimum)
         high = _around(np.where(alpha > 0, colour, np.float32(-np.inf)), np.maximum)
-        free = (_around(alpha, np.minimum) == 1) | (high < low)
+        # Where two negative lobes of bicubic meet, a trace of alpha lies one pixel further out.
+        low, high = np.where(high < low, (_around(low, np.minimum), _around(high, np.maximum)), (low, high))
+        free = (_around(_around(alpha, np.minimum), np.minimum) == 1) | (high < low)
         low, high = np.where(free, np.float32(0), low), np.where(free, np.float32(1), high)
         own = slice(first - above, last - above)
         shown = slice(top - first * scale, top - first * scale + rows)
@@ -134,14 +136,16 @@ def luma(rgb: Array) -> Array:
 def enlarged_alpha(picture: Picture, scale: int, top: int, bottom: int) -> Array:
     """Rows ``top`` to ``bottom`` of the picture's alpha enlarged by Pillow's bicubic: (rows, width * scale).
 
-    Equal to the same rows of the whole plane enlarged at once: the resize sees the neighbours beyond its box.
+    Equal to the same rows of the whole plane enlarged at once: the resize sees the neighbours beyond its box, and goes
+    across before it goes down whatever the band's shape (Pillow picks the cheaper order, and rounds in between).
     """
     first, last = top // scale, -(-bottom // scale)
     above, below = max(first - _REACH, 0), min(last + _REACH, picture.height)
     plane = Image.fromarray(picture.alpha(Box(above, 0, below - above, picture.width)))
-    size = (picture.width * scale, (last - first) * scale)
-    box = (0, first - above, picture.width, last - above)
-    rows = np.asarray(plane.resize(size, Image.Resampling.BICUBIC, box=box))
+    width, bicubic = picture.width * scale, Image.Resampling.BICUBIC
+    across = plane.resize((width, plane.height), bicubic)
+    box = (0, first - above, width, last - above)
+    rows = np.asarray(across.resize((width, (last - first) * scale), bicubic, box=box))
     return rows.clip(0, 1 if rows.dtype == np.float32 else 255)[top - first * scale : bottom - first * scale]
 
 
