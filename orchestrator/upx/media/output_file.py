@@ -1,0 +1,181 @@
+"""Write one output beside its target and put it in place when it is whole: readers never see half a file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from upx.errors import OutputError, OutputPathError
+
+if TYPE_CHECKING:
+    import io
+    from types import TracebackType
+    from typing import Self
+
+Bytes: TypeAlias = "bytes | bytearray | memoryview"
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+# What filesystems without hard links answer to a link (FAT, some network shares).
+_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.EXDEV, errno.EINVAL}
+
+
+class Sink(Protocol):
+    """Where encoded bytes go."""
+
+    def write(self, data: Bytes, /) -> int:
+        """Take all of ``data``."""
+        ...
+
+
+class OutputFile:
+    """A file that appears under its name by ``commit`` and never otherwise.
+
+    ``with OutputFile(path) as file: file.write(...); file.commit()``: without the commit, whatever the reason, nothing
+    is left. A symbolic link as target is written through. ``fsync`` also survives a power cut, for the price of a
+    wait. Every failure is an OutputError with a hint; OutputPathError: the folder is not there, or the target is
+    something other than a file.
+    """
+
+    def __init__(self, target: Path | str, *, fsync: bool = False) -> None:
+        self.target = Path(target)
+        self._fsync = fsync
+        self._real = self.target
+        self._temporary: Path | None = None
+        self._file: io.FileIO | None = None
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()
+
+    def open(self) -> Self:
+        """Create the hidden file beside the target."""
+        self._real = _writable_target(self.target)
+        # Not the target's name plus a suffix: that may be longer than a name can be.
+        temporary = self._real.with_name(f".upx-{secrets.token_hex(8)}.part")
+        try:
+            # Unbuffered, so that a full disk is met by the write that filled it; "x" makes it with the umask's bits.
+            self._file = temporary.open("xb", buffering=0)
+        except OSError as error:
+            raise output_error(error, self.target) from error
+        self._temporary = temporary
+        return self
+
+    def write(self, data: Bytes) -> int:
+        """Write all of ``data``; its length in bytes."""
+        view = memoryview(data).cast("B")
+        file = self._opened()
+        written = 0
+        try:
+            while written < len(view):
+                written += file.write(view[written:]) or 0
+        except OSError as error:
+            raise output_error(error, self.target) from error
+        return written
+
+    def commit(self, *, no_clobber: bool = False) -> Path:
+        """Put the file in place; its real path. ``no_clobber``: OutputError if something has that name by now."""
+        file = self._opened()
+        temporary = self._temporary
+        if temporary is None:
+            raise ValueError("the output file is not open")
+        try:
+            if self._fsync:
+                os.fsync(file.fileno())
+            file.close()
+            if no_clobber:
+                _place_new(temporary, self._real)
+            else:
+                temporary.replace(self._real)
+            if self._fsync:
+                _sync_folder(self._real.parent)
+        except OSError as error:
+            self.abort()
+            raise output_error(error, self.target) from error
+        self._temporary = self._file = None
+        return self._real
+
+    def abort(self) -> None:
+        """Remove what was written; nothing after a commit."""
+        file, temporary = self._file, self._temporary
+        self._file = self._temporary = None
+        if file is not None:
+            with suppress(OSError):  # the data is unwanted, so a late error of its close is too
+                file.close()
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+    def _opened(self) -> io.FileIO:
+        if self._file is None:
+            raise ValueError("the output file is not open")
+        return self._file
+
+
+def output_error(error: OSError, target: Path) -> OutputError:
+    """What the system said, as an error with the next step."""
+    if error.errno in _FULL:
+        return OutputError(f"{target}: no space left to write it", hint="free space, or choose another disk with -o")
+    if error.errno in _FORBIDDEN:
+        return OutputError(f"{target}: no permission to write there", hint="choose another folder with -o")
+    if error.errno == errno.EEXIST:
+        return OutputError(f"{target}: exists already", hint="use --on-exists overwrite, or another name with -o")
+    said = error.strerror or str(error)
+    return OutputError(f"{target}: cannot be written: {said}", hint="choose another place with -o")
+
+
+def _writable_target(target: Path) -> Path:
+    """The file behind ``target``; OutputPathError where there can be none."""
+    try:
+        real = Path(os.path.realpath(target))
+        parent, existing = _mode(real.parent), _mode(real)
+    except OSError as error:
+        raise output_error(error, target) from error
+    if parent is None or not stat.S_ISDIR(parent):
+        raise OutputPathError(f"{target}: its folder is not there", hint=f"create {real.parent}, or choose another")
+    if existing is not None and stat.S_ISDIR(existing):
+        raise OutputPathError(f"{target}: is a directory", hint="name a file in it")
+    if existing is not None and not stat.S_ISREG(existing):
+        # Renaming onto /dev/null would replace the device for everybody.
+        raise OutputPathError(f"{target}: is not a regular file", hint="name a file")
+    return real
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _place_new(temporary: Path, target: Path) -> None:
+    """Give the file its name unless the name is taken, decided by the filesystem in one step."""
+    try:
+        os.link(temporary, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # Without links: whoever creates the empty file owns the name, and renames onto his own file.
+        target.open("xb").close()
+        temporary.replace(target)
+    else:
+        temporary.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable; Windows has no such call and needs none."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,178 @@
+import errno
+import io
+import os
+import resource
+import stat
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from upx.errors import OutputError, OutputPathError
+from upx.media.encoders import open_encoder
+from upx.media.output_file import OutputFile
+
+
+def names(folder):
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def encode(file, picture_format, rows):
+    encoder = open_encoder(file, picture_format, width=rows.shape[1], height=len(rows), mode="RGB")
+    encoder.write(rows)
+    encoder.close()
+
+
+def test_a_file_appears_whole_and_only_by_its_commit(tmp_path):
+    target = tmp_path / "a.png"
+    target.write_bytes(b"old")
+    with OutputFile(target, fsync=True) as file:
+        file.write(b"new ")
+        file.write(memoryview(b"bytes"))
+        assert target.read_bytes() == b"old"
+        assert len(names(tmp_path)) == 2
+        assert file.commit() == target
+    assert target.read_bytes() == b"new bytes"
+    assert names(tmp_path) == ["a.png"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    target = tmp_path / "a.png"
+    target.write_bytes(b"old")
+
+    def interrupted():
+        with OutputFile(target) as file:
+            file.write(b"half")
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
+    assert target.read_bytes() == b"old"
+    assert names(tmp_path) == ["a.png"]
+
+
+def test_permission_bits_are_those_of_any_new_file(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with OutputFile(tmp_path / "a.png") as file:
+            file.commit()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.png").stat().st_mode) == 0o640
+
+
+def test_a_symbolic_link_is_written_through(tmp_path):
+    folder = tmp_path / "real"
+    folder.mkdir()
+    link = tmp_path / "link.png"
+    link.symlink_to(folder / "a.png")
+    with OutputFile(link) as file:
+        file.write(b"x")
+        file.commit()
+    assert link.is_symlink()
+    assert (folder / "a.png").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_no_clobber_lets_only_the_first_of_two_writers_have_the_name(tmp_path, monkeypatch, links):
+    if not links:
+
+        def no_links(*_):
+            raise OSError(errno.EPERM, "no hard links here")
+
+        monkeypatch.setattr(os, "link", no_links)
+    target = tmp_path / "a.png"
+    with OutputFile(target) as first, OutputFile(target) as second:
+        first.write(b"first")
+        second.write(b"second")
+        first.commit(no_clobber=True)
+        with pytest.raises(OutputError, match="exists already") as caught:
+            second.commit(no_clobber=True)
+    assert "--on-exists" in caught.value.hint
+    assert target.read_bytes() == b"first"
+    assert names(tmp_path) == ["a.png"]
+
+
+def test_the_longest_name_that_a_folder_takes_works_and_one_more_is_an_error(tmp_path):
+    with OutputFile(tmp_path / ("n" * 255)) as file:
+        file.commit()
+    assert names(tmp_path) == ["n" * 255]
+    with pytest.raises(OutputError):
+        OutputFile(tmp_path / ("n" * 256)).open()
+
+
+def test_a_place_that_holds_no_file_is_refused_before_the_work(tmp_path):
+    (tmp_path / "file").touch()
+    for target, said in (
+        (tmp_path / "absent" / "a.png", "folder is not there"),
+        (tmp_path / "file" / "a.png", "folder is not there"),
+        (tmp_path, "is a directory"),
+        (Path("/dev/null"), "not a regular file"),
+    ):
+        with pytest.raises(OutputPathError, match=said) as caught:
+            OutputFile(target).open()
+        assert caught.value.hint
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_read_only_folder_is_an_error_with_the_next_step():
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o555)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)  # root may write everywhere
+        try:
+            with pytest.raises(OutputError, match="no permission") as caught:
+                OutputFile(folder / "a.png").open()
+        finally:
+            os.seteuid(user)
+        assert "-o" in caught.value.hint
+        assert names(folder) == []
+        folder.chmod(0o755)
+
+
+def test_a_disk_that_fills_up_is_an_error_and_leaves_nothing(tmp_path):
+    rows = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OutputError, match="no space left") as caught, OutputFile(tmp_path / "a.png") as file:
+            encode(file, "png", rows)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "free space" in caught.value.hint
+    assert isinstance(caught.value.__cause__, OSError)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("picture_format", ["png", "jpeg", "webp"])
+def test_the_kernels_own_enospc_is_told_for_every_format(tmp_path, monkeypatch, picture_format):
+    file = OutputFile(tmp_path / "a").open()
+    try:
+        file._file.close()
+        file._file = io.FileIO("/dev/full", "wb")
+        with pytest.raises(OutputError, match="no space left") as caught:
+            encode(file, picture_format, np.zeros((64, 64, 3), np.uint8))
+        assert caught.value.__cause__.errno == errno.ENOSPC
+    finally:
+        file.abort()
+    assert names(tmp_path) == []
+
+
+def test_a_rename_that_fails_leaves_nothing(tmp_path):
+    target = tmp_path / "a.png"
+    with OutputFile(target) as file:
+        file.write(b"x")
+        target.mkdir()
+        with pytest.raises(OutputError):
+            file.commit()
+    assert names(tmp_path) == ["a.png"]
+
+
+def test_a_file_that_is_not_open_says_so(tmp_path):
+    with pytest.raises(ValueError, match="not open"):
+        OutputFile(tmp_path / "a").write(b"x")
