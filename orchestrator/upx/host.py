@@ -16,13 +16,24 @@ if TYPE_CHECKING:
     from upx.config import Settings
     from upx.specs import BackendSpec
     from upx.venvs.venv import Repair, Venv
+    from upx.workers.plan import Timeouts
 
 
 class Host:
-    """Everything one process needs to run jobs. ``on_event`` hears of builds, workers and logs, from any thread."""
+    """Everything one process needs to run jobs.
 
-    def __init__(self, settings: Settings, on_event: Callable[[object], None] | None = None) -> None:
+    ``on_event`` hears of builds, workers and logs, from any thread. ``timeouts``: None for the usual ones.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        on_event: Callable[[object], None] | None = None,
+        *,
+        timeouts: Timeouts | None = None,
+    ) -> None:
         self.settings = settings
+        self._timeouts = timeouts
         self.catalog = Catalog(settings)
         self.envs = EnvBuilder(settings)
         self.on_event = on_event or _ignore
@@ -46,6 +57,7 @@ class Host:
             envs=self.envs,
             on_event=self.on_event,
             offline=offline or self.settings.offline,
+            timeouts=self._timeouts,
         )
         self._sessions.append(session)
         return session

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from upx.routes import Request, Route
     from upx.specs import Capabilities, ParameterValue
     from upx.venvs.builder import EnvBuilder
-    from upx.workers.plan import WorkerPlan
+    from upx.workers.plan import Timeouts, WorkerPlan
     from upx.workers.pool import WorkerPool
 
 # More workers than this gain nothing but memory; their threads take the rest of the cores.
@@ -45,6 +45,7 @@ class Session:
         envs: EnvBuilder,
         on_event: Callable[[object], None],
         offline: bool = False,
+        timeouts: Timeouts | None = None,
     ) -> None:
         self.route = route
         self._request = request
@@ -53,6 +54,7 @@ class Session:
         self._envs = envs
         self._on_event = on_event
         self._offline = offline
+        self._timeouts = timeouts
         self._lock = threading.Lock()
         self._plan: WorkerPlan | None = None
         self._pool: WorkerPool | None = None
@@ -81,9 +83,11 @@ class Session:
             if self._closed:
                 raise UsageError("this session is closed", hint="open another one")
             if self._pool is None:
+                from upx.workers.plan import Timeouts
                 from upx.workers.pool import WorkerPool
 
-                self._pool = WorkerPool(plan, self._settings, on_event=self._on_event)
+                timeouts = self._timeouts or Timeouts()
+                self._pool = WorkerPool(plan, self._settings, on_event=self._on_event, timeouts=timeouts)
                 self._pool.start()
             return self._pool
 

@@ -6,6 +6,7 @@ Only decoders listed here run, so that a file's content never chooses a rarely t
 from __future__ import annotations
 
 import importlib
+import io
 import stat
 import threading
 import warnings
@@ -47,15 +48,15 @@ _EXIF_DIRECTORY = 0x8769
 _QUIET = threading.Lock()
 
 
-def open_picture(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Read and decode the picture at ``path``; the file is closed when this returns.
+def open_picture(source: Path | str | bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Read and decode the picture at a path, which is closed when this returns, or in the bytes of a file.
 
     Held afterwards: Pillow's copy, 4 bytes a pixel (1 for grey); a conversion holds two for a moment.
     UnreadablePictureError: no such file, no permission, a directory, empty, not a picture, damaged or truncated.
     PictureTooLargeError: more than ``max_pixels``, known from the header. UnsupportedPictureError: see ``from_image``.
     """
-    path = Path(path)
-    with _open_file(path) as file:
+    path = Path("stdin") if isinstance(source, bytes) else Path(source)
+    with _open_bytes(source) if isinstance(source, bytes) else _open_file(path) as file:
         header = file.read(_HEADER)
         image = _read_header(file, header, path)
         try:
@@ -68,6 +69,12 @@ def open_picture(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Picture:
         except BaseException:
             image.close()
             raise
+
+
+def _open_bytes(content: bytes) -> BinaryIO:
+    if not content:
+        raise UnreadablePictureError("stdin: is empty", hint="pipe a whole picture file into it")
+    return io.BytesIO(content)
 
 
 def _open_file(path: Path) -> BinaryIO:

@@ -287,3 +287,15 @@ def test_pictures_are_opened_by_several_threads_at_once(tmp_path):
     for thread in threads:
         thread.join(60)
     assert results == [True] * 80
+
+
+def test_the_bytes_of_a_file_are_read_like_the_file(tmp_path):
+    path = tmp_path / "in.png"
+    Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(path)
+    with open_picture(path) as file, open_picture(path.read_bytes()) as data:
+        whole = Box(0, 0, 4, 4)
+        np.testing.assert_array_equal(file.crop(whole), data.crop(whole))
+    with pytest.raises(UnreadablePictureError, match="stdin: is empty"):
+        open_picture(b"")
+    with pytest.raises(UnreadablePictureError, match="stdin: is not a picture"):
+        open_picture(b"hello")
