@@ -27,7 +27,7 @@ def describe(array: NDArray[Any]) -> Buffer:
 
 
 def as_buffer(array: NDArray[Any]) -> memoryview:
-    """The array's memory as flat bytes, without a copy; ValueError when it is not C-contiguous."""
+    """The array's memory as flat bytes, without a copy; TypeError when it is not C-contiguous."""
     return memoryview(cast("bytes", array)).cast("B")
 
 

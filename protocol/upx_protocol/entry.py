@@ -28,6 +28,7 @@ class Entry:
         self._fd = options.lock_fd
         self._own = bool(self._path) and self._fd < 0
         self._removed = False
+        self._length = 0
         self._written: Optional[Status] = None
         self._facts: Dict[str, Any] = {
             "schema": SCHEMA,
@@ -59,7 +60,9 @@ class Entry:
             "busy_since": now if status.busy else None,
             "last_used": now,
         }
-        data = json.dumps({**self._facts, **doing}).encode()
+        # Padded, so that a shorter text needs no second step in which a reader could see a torn one.
+        data = json.dumps({**self._facts, **doing}).encode().ljust(self._length)
+        self._length = len(data)
         os.lseek(self._fd, 0, os.SEEK_SET)
         os.write(self._fd, data)
         os.ftruncate(self._fd, len(data))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import sys
@@ -239,6 +238,7 @@ class Loop(threading.Thread):
             self._hear()
             self._flush()
         self._poller = zmq.Poller()
+        self._remove_socket()
         self._router.close()
         if self._gate is not None:
             self._gate.close()
@@ -251,7 +251,10 @@ class Loop(threading.Thread):
     def _vanish(self) -> None:
         """The host of a tied worker is dead: nobody is left to be polite to."""
         self._entry.remove()
-        if self._endpoint.startswith("ipc://"):
-            with contextlib.suppress(OSError):
-                Path(self._endpoint[len("ipc://") :]).unlink()
+        self._remove_socket()
         os._exit(0)
+
+    def _remove_socket(self) -> None:
+        """ZeroMQ leaves the file of an ipc socket behind."""
+        if self._endpoint.startswith("ipc://"):
+            Path(self._endpoint[len("ipc://") :]).unlink(missing_ok=True)
