@@ -24,6 +24,9 @@ MAX_HEADER = 65_536
 MAX_PARTS = 257
 MAX_SESSION = 64
 
+# 1 MB of empty lists would become 65 MB of objects.
+_LIMITS = {"strict_map_key": True, "max_ext_len": 0, "max_bin_len": 0, "max_array_len": 512, "max_map_len": 512}
+
 # msgpack ships no types.
 _packb = cast("Callable[..., bytes]", msgpack.packb)
 _unpackb = cast("Callable[..., Any]", msgpack.unpackb)
@@ -80,12 +83,16 @@ def _header(part: Bytes) -> Dict[str, Any]:
     if len(part) > MAX_HEADER:
         raise MalformedError(f"header of {len(part)} bytes, at most {MAX_HEADER}")
     try:
-        header = _unpackb(part, strict_map_key=True, max_ext_len=0, max_bin_len=0, max_array_len=512, max_map_len=512)
+        header = _unpackb(part, ext_hook=_no_extension, **_LIMITS)
     except (ValueError, TypeError, RecursionError) as error:
         raise MalformedError("header is no msgpack map") from error
     if type(header) is not dict:
         raise MalformedError("header is no msgpack map")
     return cast("Dict[str, Any]", header)
+
+
+def _no_extension(code: int, _data: bytes) -> Any:
+    raise MalformedError(f"extension type {code}")
 
 
 def _check_buffers(message: Message, buffers: Tuple[Bytes, ...]) -> None:
