@@ -1,0 +1,120 @@
+"""What isolation costs: file to file, against a bare loop over the same network with as many busy threads."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from bare import Bare
+from measure import OUT, environment, load, picture
+from report import Row, Table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from upx.client import Upscaler
+    from upx.result import Record
+
+SHAPES = ((1000, 1000, "retina.jpg"), (1414, 707, "coffee.png"), (500, 2000, "rocket.jpg"))
+PAIRS, THREADS = 5, 2
+GOAL = 0.90
+STAGES = ("decode", "tile", "transport", "inference", "stitch", "encode")
+
+
+def measure() -> Table:
+    import os
+
+    os.environ.update(environment())  # the client reads its settings from there
+    from upx import Upscaler
+
+    rows: list[Row] = []
+    shares: list[str] = []
+    # `workers=0` is the default of the command; one worker of two threads is what it has to beat.
+    with Bare(threads=THREADS) as bare, Upscaler(workers=0) as default, Upscaler(workers=1) as single:
+        for width, height, name in SHAPES:
+            source = picture(width, height, of=name)
+            seconds, records = _shape(source, bare, {"upx": default, "one worker": single})
+            rows += _rows(f"{width} x {height}", seconds)
+            shares.append(_shares(f"{width} x {height}", records))
+    ratios = [row.value for row in rows if row.goal is not None]
+    rows.append(Row("worst ratio", max(ratios), "", GOAL))
+    notes = ("share of the job's wall time (inference of all workers together):", *shares, load())
+    title = f"Isolation: PNG to PNG, span-x4, {THREADS} busy threads, medians of {PAIRS} alternating pairs"
+    return Table("isolation", title, tuple(rows), notes)
+
+
+def _shape(source: Path, bare: Bare, ups: dict[str, Upscaler]) -> tuple[dict[str, list[float]], list[Record]]:
+    seconds: dict[str, list[float]] = defaultdict(list)
+    records: list[Record] = []
+    first = {name: _up(up, source) for name, up in ups.items()}  # workers are warm from here on
+    plan = _plan(first["upx"])
+    target = OUT / "bare.png"
+    bare.up(source, target, plan)
+    for index in range(PAIRS):
+        # Every other pair the other way round.
+        for name in ("bare", *ups) if index % 2 == 0 else (*ups, "bare"):
+            if name == "bare":
+                seconds[name].append(bare.up(source, target, plan)["seconds"])
+            else:
+                record = _up(ups[name], source)
+                seconds[name].append(record.seconds)
+                records += [record] if name == "upx" else []
+    _same(target, OUT / "isolation.png")
+    return seconds, records
+
+
+def _up(up: Upscaler, source: Path) -> Record:
+    return up.submit(source, OUT / "isolation.png").result().record
+
+
+def _plan(record: Record):
+    """The very tiles of the job, from what its record says."""
+    from upx.catalog import Catalog
+    from upx.config import Settings
+    from upx.tiling import plan_tiles
+
+    spec = Catalog(Settings.from_env(environment())).backend("span")
+    width, height = record.in_size
+    plan = plan_tiles(height, width, tile=max(record.tile), overlap=spec.tiling.overlap, size=spec.size)
+    if len(plan.boxes) != record.tiles:
+        message = f"the bare loop would cut {len(plan.boxes)} tiles, upx cut {record.tiles}"
+        raise RuntimeError(message)
+    return plan
+
+
+def _same(left: Path, right: Path) -> None:
+    """Both loops computed the same picture: at most one level apart."""
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(left) as a, Image.open(right) as b:
+        apart = np.abs(np.asarray(a).astype(np.int16) - np.asarray(b)).max()
+    if apart > 1:
+        message = f"the two pictures are {apart} levels apart: not the same work"
+        raise RuntimeError(message)
+
+
+def _rows(shape: str, seconds: dict[str, list[float]]) -> list[Row]:
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    return [
+        Row(f"{shape}: bare loop", median["bare"], "s"),
+        Row(f"{shape}: upx up, its default", median["upx"], "s"),
+        Row(f"{shape}: upx up, one worker", median["one worker"], "s"),
+        Row(
+            f"{shape}: ratio",
+            median["upx"] / median["bare"],
+            "",
+            GOAL,
+            f"one worker {median['one worker'] / median['bare']:.2f}",
+        ),
+    ]
+
+
+def _shares(shape: str, records: list[Record]) -> str:
+    wall = statistics.median(record.seconds for record in records)
+    parts = [
+        f"{stage} {100 * statistics.median(record.stages.get(stage, 0.0) for record in records) / wall:.1f} %"
+        for stage in STAGES
+    ]
+    return f"  {shape}: " + " · ".join(parts)
