@@ -1,0 +1,138 @@
+"""Where workers are reached: the private folder of sockets, the names in it, and CURVE keys where there is only tcp."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import stat
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+
+from upx.errors import WorkerStartError
+from upx.workers import locks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from upx.config import Settings
+
+Transport: TypeAlias = Literal["ipc", "tcp"]
+# sun_path holds 108 bytes with its end on Linux, 104 elsewhere.
+LONGEST_PATH = 103
+NAME_LENGTH = len("/") + 16 + len(".sock")
+LOOPBACK = "tcp://127.0.0.1:*"
+
+
+@dataclass(frozen=True, slots=True)
+class CurveKeys:
+    """What the worker reads from its ``curve_keys`` file: its own pair, and the one client that it lets in. Z85."""
+
+    server_public: str
+    server_secret: str
+    client_public: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientKeys:
+    """The pair that all hosts of this user show to workers. Z85."""
+
+    public: str
+    secret: str
+
+
+def socket_folder(settings: Settings) -> Path:
+    """The folder for sockets: ours, 0700 and short enough; WorkerStartError where there is none.
+
+    The runtime directory if it can be used, else a folder in the temporary directory, whose name says whose it is.
+    """
+    if settings.runtime_dir is not None and _usable(settings.runtime_dir):
+        return settings.runtime_dir
+    root = Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())  # noqa: S108  checked below
+    owner = os.getuid() if hasattr(os, "getuid") else 0
+    key = hashlib.sha256(os.fsencode(settings.state_dir)).hexdigest()[:8]
+    folder = root / f"upx-{owner}-{key}"
+    if _usable(folder):
+        return folder
+    raise WorkerStartError(
+        f"no private folder for the workers' sockets: {folder} is not ours alone",
+        hint="set UPX_HOME to a folder with a short path that only you can enter",
+    )
+
+
+def _usable(folder: Path) -> bool:
+    if len(os.fsencode(folder)) + NAME_LENGTH > LONGEST_PATH:
+        return False
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        facts = folder.lstat()
+    except OSError:
+        return False
+    if not stat.S_ISDIR(facts.st_mode):
+        return False
+    return not hasattr(os, "getuid") or (facts.st_uid == os.getuid() and not stat.S_IMODE(facts.st_mode) & 0o077)
+
+
+def new_endpoint(settings: Settings, transport: Transport) -> str:
+    """What a new worker binds: a socket with a name that nothing had before, or a free port of the loopback."""
+    if transport == "tcp":
+        return LOOPBACK
+    return f"ipc://{socket_folder(settings)}/{secrets.token_hex(8)}.sock"
+
+
+def remove_socket(endpoint: str) -> None:
+    """Remove the socket of a worker that is gone; only ever a socket."""
+    path = Path(endpoint.removeprefix("ipc://"))
+    if not endpoint.startswith("ipc:///") or not path.name.endswith(".sock"):
+        return
+    try:
+        if stat.S_ISSOCK(path.lstat().st_mode):
+            path.unlink()
+    except FileNotFoundError:
+        return
+
+
+def curve_keys(settings: Settings, new_pair: Callable[[], tuple[str, str]]) -> tuple[Path, ClientKeys]:
+    """The worker's key file and the hosts' pair, made on first use, 0600. ``new_pair``: (public, secret)."""
+    folder = settings.state_dir / "curve"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    worker, client = folder / "worker.json", folder / "client.json"
+    fd = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        # Two first commands at a time: the second waits the milliseconds that the first needs.
+        _wait_for(fd)
+        if not client.is_file() or not worker.is_file():
+            _make_keys(worker, client, new_pair)
+        fields = cast("dict[str, Any]", json.loads(client.read_text(encoding="ascii")))
+    finally:
+        os.close(fd)
+    return worker, ClientKeys(str(fields["public"]), str(fields["secret"]))
+
+
+def _wait_for(fd: int, *, tries: int = 500) -> None:
+    import time
+
+    for _ in range(tries):
+        if locks.try_lock(fd):
+            return
+        time.sleep(0.01)
+    raise WorkerStartError("the lock of the workers' keys is held", hint="end other upx commands that hang")
+
+
+def _make_keys(worker: Path, client: Path, new_pair: Callable[[], tuple[str, str]]) -> None:
+    # Two pairs: a server's key must never be a client's.
+    ours, theirs = ClientKeys(*new_pair()), new_pair()
+    _write_private(worker, asdict(CurveKeys(*theirs, ours.public)))
+    _write_private(client, asdict(ours))
+
+
+def _write_private(path: Path, fields: dict[str, Any]) -> None:
+    beside = path.with_suffix(".part")
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w", encoding="ascii") as file:
+        json.dump(fields, file)
+    beside.replace(path)

@@ -1,0 +1,243 @@
+"""The registry of running workers: one locked file per worker, below the boot id.
+
+A host creates the entry and locks it, the worker inherits the lock and fills the entry in once it has bound. Alive
+means that the lock is held; everything in the file is information.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from upx.config import IS_WINDOWS
+from upx.workers import endpoints, locks, machine
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from upx.config import Settings
+
+SCHEMA = 1
+LARGEST = 65_536
+OLD_BOOT_S = 3600.0
+ENTRY_NAME = re.compile(r"^(?P<identity>[0-9a-f]{8,64})-(?P<ordinal>\d{1,4})\.json$")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """One worker as its entry shows it. ``endpoint`` is empty while it starts; times in seconds since the epoch.
+
+    ``idle``: seconds without a host, 0 while it has one. ``memory``: resident bytes, 0 where unknown. ``inode``
+    tells an entry from a later one of the same name.
+    """
+
+    path: Path
+    inode: int
+    identity: str
+    ordinal: int
+    alive: bool
+    pid: int = 0
+    start_ticks: int = 0
+    backend: str = ""
+    model: str = ""
+    device: str = ""
+    endpoint: str = ""
+    curve_public: str = ""
+    tied: bool = True
+    hosts: int = 0
+    idle: float = 0.0
+    idle_s: float | None = None
+    started: float = 0.0
+    memory: int = 0
+
+    @property
+    def name(self) -> str:
+        """What people call it: "span-1a2b3c4d-0"."""
+        return worker_name(self.backend, self.identity, self.ordinal)
+
+    @property
+    def starting(self) -> bool:
+        """Whether it has not bound yet."""
+        return not self.endpoint
+
+
+def worker_name(backend: str, identity: str, ordinal: int) -> str:
+    """The name of a worker in reports, logs and ``upx ps``."""
+    return f"{backend or 'worker'}-{identity[:8]}-{ordinal}"
+
+
+def folder(settings: Settings) -> Path:
+    """Where this boot's entries lie; made where it is missing."""
+    path = settings.workers_dir / machine.boot_id()
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return path
+
+
+@contextmanager
+def spawn_lock(settings: Settings, identity: str) -> Generator[bool]:
+    """The lock under which workers of an identity are looked for and started; yields False while another has it."""
+    with locks.holding(folder(settings) / f"{identity}.lock") as held:
+        yield held
+
+
+def entries(settings: Settings, identity: str) -> list[WorkerInfo]:
+    """The living workers of an identity, by ordinal; dead ones are removed. Only under the spawn lock."""
+    found: list[WorkerInfo] = []
+    for path in folder(settings).glob(f"{identity}-*.json"):
+        info = read(path)
+        if info is not None and info.alive:
+            found.append(info)
+        elif info is not None:
+            discard(info)
+    return sorted(found, key=lambda info: info.ordinal)
+
+
+def create(
+    settings: Settings, identity: str, ordinal: int, *, backend: str, endpoint: str, tied: bool
+) -> tuple[int, Path]:
+    """A new locked entry that says "starting": its descriptor and path. Only under the spawn lock.
+
+    FileExistsError where the ordinal is taken.
+    """
+    path = folder(settings) / f"{identity}-{ordinal}.json"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    if not locks.try_lock(fd):
+        # Somebody who sweeps looks at it this very moment, with the shared lock.
+        os.close(fd)
+        path.unlink()
+        raise FileExistsError(path)
+    stub = {
+        "schema": SCHEMA,
+        "identity": identity,
+        "backend": backend,
+        "tied": tied,
+        "endpoint": "",
+        "planned": endpoint,
+    }
+    os.pwrite(fd, json.dumps(stub).encode(), 0) if hasattr(os, "pwrite") else os.write(fd, json.dumps(stub).encode())
+    return fd, path
+
+
+def read(path: Path) -> WorkerInfo | None:
+    """What an entry says; None where there is none. One that cannot be read counts as "starting"."""
+    match = ENTRY_NAME.match(path.name)
+    try:
+        inode = path.stat().st_ino
+        with path.open("rb") as file:
+            content = file.read(LARGEST)
+    except FileNotFoundError:
+        return None
+    if match is None:
+        return None
+    fields = _fields(content)
+    return _info(path, inode, match["identity"], int(match["ordinal"]), fields)
+
+
+def _fields(content: bytes) -> dict[str, Any]:
+    try:
+        fields: Any = json.loads(content)
+    except ValueError:
+        return {}
+    return cast("dict[str, Any]", fields) if isinstance(fields, dict) else {}
+
+
+def _info(path: Path, inode: int, identity: str, ordinal: int, fields: dict[str, Any]) -> WorkerInfo:
+    pid, hosts = _number(fields, "pid"), _number(fields, "hosts")
+    last_used = float(fields["last_used"]) if isinstance(fields.get("last_used"), (int, float)) else time.time()
+    idle_s = fields.get("idle_s")
+    return WorkerInfo(
+        path=path,
+        inode=inode,
+        identity=identity,
+        ordinal=ordinal,
+        alive=_alive(path, pid),
+        pid=pid,
+        start_ticks=_number(fields, "start_ticks"),
+        backend=_text(fields, "backend"),
+        model=_text(fields, "model"),
+        device=_text(fields, "device"),
+        endpoint=_text(fields, "endpoint"),
+        curve_public=_text(fields, "curve_public"),
+        tied=fields.get("tied") is not False,
+        hosts=hosts,
+        idle=0.0 if hosts else max(0.0, time.time() - last_used),
+        idle_s=float(idle_s) if isinstance(idle_s, (int, float)) else None,
+        started=float(_number(fields, "started")),
+        memory=machine.resident_bytes(pid) if pid else 0,
+    )
+
+
+def _alive(path: Path, pid: int) -> bool:
+    if IS_WINDOWS:
+        # Locks are not inherited there; an entry without a pid is being made.
+        return not pid or machine.pid_lives(pid)
+    return locks.is_held(path)
+
+
+def _text(fields: dict[str, Any], key: str) -> str:
+    value = fields.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _number(fields: dict[str, Any], key: str) -> int:
+    value = fields.get(key)
+    return int(value) if isinstance(value, (int, float)) else 0
+
+
+def present(path: Path, inode: int) -> bool:
+    """Whether this very entry is still there: a worker that leaves removes it first."""
+    try:
+        return path.stat().st_ino == inode
+    except FileNotFoundError:
+        return False
+
+
+def discard(info: WorkerInfo) -> None:
+    """Remove the entry and the socket of a dead worker."""
+    planned = ""
+    with suppress(FileNotFoundError):  # The worker removes it when it leaves.
+        planned = _text(_fields(info.path.read_bytes()), "planned")
+    if present(info.path, info.inode):
+        info.path.unlink(missing_ok=True)
+    endpoints.remove_socket(info.endpoint or planned)
+
+
+def list_workers(settings: Settings) -> list[WorkerInfo]:
+    """Every living worker of this boot, oldest first; what the dead left behind is swept."""
+    if not settings.workers_dir.is_dir():
+        return []
+    found: list[WorkerInfo] = []
+    for path in sorted(folder(settings).glob("*-*.json")):
+        info = read(path)
+        if info is not None and info.alive:
+            found.append(info)
+        elif info is not None:
+            _sweep(settings, info)
+    _sweep_boots(settings)
+    return sorted(found, key=lambda info: (info.started, info.name))
+
+
+def _sweep(settings: Settings, info: WorkerInfo) -> None:
+    """Remove a dead entry, unless its spawn lock says that it may be one in the making."""
+    with spawn_lock(settings, info.identity) as held:
+        again = read(info.path) if held else None
+        if again is not None and not again.alive:
+            discard(again)
+
+
+def _sweep_boots(settings: Settings) -> None:
+    """Remove entries of other boots: nobody lives there, unless a shared home belongs to another machine too."""
+    for other in settings.workers_dir.iterdir():
+        if other.name == machine.boot_id() or not other.is_dir():
+            continue
+        files = list(other.iterdir())
+        fresh = any(time.time() - file.stat().st_mtime < OLD_BOOT_S for file in [other, *files])
+        if not fresh and not any(locks.is_held(file) for file in files):
+            shutil.rmtree(other, ignore_errors=True)
