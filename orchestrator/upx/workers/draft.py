@@ -1,0 +1,216 @@
+"""The moves that lifecycle's handlers share, on a working copy of the state: dispatch, requeue, blame, staffing.
+
+Pure as ``lifecycle`` is: a draft is born from a state, changed, and frozen into the next one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from upx.workers.actions import Action, Deliver, FailTile, GaveUp, Requeued, SendBatch, StartWorker
+from upx.workers.state import Batch, Cause, Sent, State, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Batches that a worker has at a time: one that it computes, one that is there when it ends.
+DEPTH = 2
+# A tile that killed so many workers is poison.
+POISON = 2
+
+
+@dataclass(slots=True)
+class Draft:
+    """A state under change, and what was decided on the way."""
+
+    state: State
+    now: float
+    queue: list[Batch] = field(default_factory=list[Batch])
+    workers: dict[int, Worker] = field(default_factory=dict[int, Worker])
+    actions: list[Action] = field(default_factory=list[Action])
+
+    @classmethod
+    def of(cls, state: State, now: float) -> Draft:
+        """A working copy."""
+        return cls(state, now, list(state.queue), dict(state.workers))
+
+    def freeze(self) -> State:
+        """The next state: whatever follows from any change is done here."""
+        self._dispatch()
+        self._staff()
+        return replace(self.state, queue=tuple(self.queue), workers=dict(self.workers))
+
+    def note(self, **changes: Any) -> None:
+        """Change fields of the state itself."""
+        self.state = replace(self.state, **changes)
+
+    # One batch on one worker
+
+    def find(self, worker: int, batch: int, attempt: int) -> Sent | None:
+        """What a worker has under that name; None for a late answer."""
+        if worker not in self.workers:
+            return None
+        return next((s for s in self.workers[worker].sent if (s.batch.id, s.batch.attempt) == (batch, attempt)), None)
+
+    def put(self, worker: int, old: Sent, new: Sent | None) -> None:
+        """Replace what a worker has; None takes it away."""
+        have = self.workers[worker]
+        sent = tuple(new if s is old else s for s in have.sent)
+        self.workers[worker] = replace(have, sent=tuple(s for s in sent if s is not None), progress=self.now)
+
+    def fail(self, batch: Batch, cause: Cause, message: str, error: Exception | None = None) -> None:
+        """Fail every tile of a batch that has no answer."""
+        self.actions.extend(FailTile(tile, cause, message, error) for tile in batch.open)
+
+    # Losing a worker
+
+    def requeue(self, worker: int, batches: Iterable[Batch], *, alone: bool = False) -> None:
+        """Put batches back, in their order, before everything that waits; each with its next attempt."""
+        again = [
+            replace(batch, attempt=batch.attempt + 1, alone=batch.alone or alone) for batch in batches if batch.open
+        ]
+        for batch in again:
+            self.actions.append(Requeued(worker, batch.job, len(batch.open), batch.alone))
+        self.queue = sorted([*again, *self.queue], key=lambda batch: (not batch.alone, batch.tiles))
+
+    def lose(self, worker: int, *, blame: bool) -> None:
+        """Take a worker's batches away. With ``blame``, those that were being computed are under suspicion."""
+        have = self.workers[worker]
+        self.workers[worker] = replace(have, sent=())
+        sent = [item for item in have.sent if not item.dropped and item.batch.open]
+        suspects = [item for item in sent if item.started is not None] if blame else []
+        # A report of a start can die with its worker. Then the first batch is tried with nothing beside it, and
+        # blamed if that worker dies too.
+        head = sent[0] if blame and sent and not have.started else None
+        if head is not None and head.batch.alone:
+            suspects, head = [head], None
+        for item in suspects:
+            self._suspect(worker, item.batch)
+        if head is not None:
+            self.requeue(worker, [head.batch], alone=True)
+        self.requeue(worker, [item.batch for item in sent if item not in suspects and item is not head])
+
+    def _suspect(self, worker: int, batch: Batch) -> None:
+        """A batch's worker died of it, perhaps: each of its tiles is tried alone, and the second time is the last."""
+        kills = batch.kills + 1
+        if kills >= POISON and len(batch.open) == 1:
+            self.fail(batch, "poison", f"it ended {kills} workers")
+            self.note(failures=0)
+            return
+        if len(batch.tiles) == 1:
+            self.requeue(worker, [replace(batch, kills=kills)], alone=True)
+            return
+        share = len(batch.tiles)
+        singles = [
+            Batch(self._new_batch_id(), batch.job, (tile,), batch.nbytes // share, batch.pixels // share, 0, kills)
+            for tile in batch.open
+        ]
+        # Attempts grow over a tile's life, whatever batch it travels in.
+        self.requeue(worker, [replace(single, attempt=batch.attempt) for single in singles], alone=True)
+
+    @property
+    def poisoned(self) -> bool:
+        """Whether a tile was found to be poison."""
+        return any(isinstance(action, FailTile) and action.cause == "poison" for action in self.actions)
+
+    def _new_batch_id(self) -> int:
+        number = self.state.next_batch
+        self.note(next_batch=number + 1)
+        return number
+
+    # Failing to have workers
+
+    def count_failure(self, *, limit: int, reason: str, error: Exception | None = None) -> None:
+        """One more start or death without a tile done; at the limit, or with a lasting error, give up."""
+        failures = self.state.failures + 1
+        t = self.state.timeouts
+        pause = min(t.backoff * 2 ** (failures - 1), t.backoff_most)
+        self.note(failures=failures, not_before=self.now + pause)
+        if error is not None or failures >= limit:
+            self.give_up(reason, error)
+
+    def give_up(self, reason: str, error: Exception | None) -> None:
+        """Stop trying: with fewer workers where there are others, else everything that waits fails."""
+        self.note(failures=0)
+        others = sum(worker.phase in {"starting", "serving"} for worker in self.workers.values())
+        if others:
+            self.note(limit=others)
+            return
+        for batch in self.queue:
+            self.fail(batch, "lost", reason, error)
+        self.queue.clear()
+        self.note(wanted=False)
+        self.actions.append(GaveUp(reason, error))
+
+    # What follows from any change
+
+    def _dispatch(self) -> None:
+        waiting, self.queue = self.queue, []
+        for index, batch in enumerate(waiting):
+            worker = self._worker_for(batch)
+            if worker is None:
+                self.queue.append(batch)
+                if batch.alone:
+                    # Nothing overtakes it, or it would never find a worker with nothing else to do.
+                    self.queue.extend(waiting[index + 1 :])
+                    return
+            elif len(batch.tiles) > 1 and (len(batch.tiles) > worker.most_tiles or batch.nbytes > worker.most_bytes):
+                self._split(batch)
+            else:
+                self._send(worker, batch)
+
+    def _worker_for(self, batch: Batch) -> Worker | None:
+        fitting = [worker for worker in self.workers.values() if self._takes(worker, batch)]
+        return min(fitting, key=lambda worker: len(worker.sent), default=None)
+
+    def _takes(self, worker: Worker, batch: Batch) -> bool:
+        if worker.phase != "serving" or self.now < worker.rests:
+            return False
+        if batch.alone and worker.sent:
+            return False
+        if len(worker.sent) >= DEPTH or any(sent.batch.alone for sent in worker.sent):
+            return False
+        # A lone tile is always in credit while nothing else is there, however large.
+        lone = worker.tiles >= worker.most_tiles and not worker.sent
+        return lone or (len(batch.tiles) <= worker.tiles and batch.nbytes <= worker.bytes)
+
+    def _split(self, batch: Batch) -> None:
+        """More than the worker ever takes at once: the tiles travel one by one."""
+        share = len(batch.tiles)
+        self.queue.extend(
+            replace(
+                batch, id=self._new_batch_id(), tiles=(tile,), nbytes=batch.nbytes // share,
+                pixels=batch.pixels // share, done=frozenset(),
+            )
+            for tile in batch.open
+        )  # fmt: skip
+
+    def _send(self, worker: Worker, batch: Batch) -> None:
+        self.workers[worker.id] = replace(
+            worker,
+            sent=(*worker.sent, Sent(batch, self.now)),
+            tiles=worker.tiles - len(batch.tiles),
+            bytes=worker.bytes - batch.nbytes,
+            progress=worker.progress if worker.sent else self.now,
+        )
+        self.actions.append(SendBatch(worker.id, batch))
+
+    def _staff(self) -> None:
+        """Start workers while there is more work than workers; after a failure one at a time."""
+        busy = sum(not sent.dropped for worker in self.workers.values() for sent in worker.sent)
+        want = min(self.state.limit, max(len(self.queue) + busy, int(self.state.wanted)))
+        while self.now >= self.state.not_before:
+            counted = [worker for worker in self.workers.values() if worker.phase != "leaving"]
+            starting = any(worker.phase == "starting" for worker in counted)
+            if len(counted) >= want or (self.state.failures and starting):
+                return
+            number = self.state.next_worker
+            self.workers[number] = Worker(number)
+            self.note(next_worker=number + 1)
+            self.actions.append(StartWorker(number))
+
+    def deliver(self, sent: Sent, index: int, payload: object) -> None:
+        """Complete one tile, unless nobody wants it any more."""
+        if not sent.dropped:
+            self.actions.append(Deliver(sent.batch.tiles[index], payload))

@@ -1,0 +1,143 @@
+"""What happens to the lifecycle: requests of callers, answers of workers, deaths, time.
+
+Every one has its time ``now``, in seconds of one monotonic clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """Base of all that happens."""
+
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted(Happening):
+    """Tiles of one shape, to be sent as one batch. ``nbytes`` and ``pixels`` of all of them."""
+
+    job: int
+    tiles: tuple[int, ...]
+    nbytes: int
+    pixels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted(Happening):
+    """Somebody waits for a worker to be ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobCancelled(Happening):
+    """A job's tiles are not needed any more."""
+
+    job: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tick(Happening):
+    """Time has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class FromWorker(Happening):
+    """Base of what happens to one worker."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Serving(FromWorker):
+    """The model is resident; so much may be in flight."""
+
+    tiles: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailed(FromWorker):
+    """It never served. ``error`` where another try would end the same way."""
+
+    reason: str
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLost(FromWorker):
+    """It forgot us (we were silent for too long) and will be greeted again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving(FromWorker):
+    """It drains."""
+
+
+@dataclass(frozen=True, slots=True)
+class Died(FromWorker):
+    """It is gone. ``blame``: not by intent, so a started batch may be the cause."""
+
+    reason: str
+    blame: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStarted(FromWorker):
+    """A batch is being computed."""
+
+    batch: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class TileDone(FromWorker):
+    """One tile's answer; ``payload`` is passed on unseen."""
+
+    batch: int
+    attempt: int
+    index: int
+    payload: object
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFailed(FromWorker):
+    """One answer for a whole batch. ``cause``: "oom", "input", "fatal" or "transient"."""
+
+    batch: int
+    attempt: int
+    cause: Literal["oom", "input", "fatal", "transient"]
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCancelled(FromWorker):
+    """No more answers come for a batch."""
+
+    batch: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRefused(FromWorker):
+    """It was dropped for want of credit; the attempt is not told."""
+
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Credited(FromWorker):
+    """So much more may be in flight."""
+
+    tiles: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ponged(FromWorker):
+    """It answers. ``hosts`` with a session; ``tiles_done`` for all of them."""
+
+    hosts: int
+    tiles_done: int

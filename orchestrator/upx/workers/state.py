@@ -1,0 +1,105 @@
+"""The lifecycle's state: what it knows of workers, of the batches that they have, and of those that wait.
+
+Tiles, batches and workers are numbers here; arrays, futures, sockets and processes belong to the supervisor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from upx.workers.plan import Timeouts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# leaving: it finishes what it has and takes nothing new. ending: it was killed and is not reaped yet.
+Phase: TypeAlias = Literal["starting", "serving", "leaving", "ending"]
+Cause: TypeAlias = Literal["cancelled", "oom", "input", "fatal", "poison", "lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Tiles of one shape that travel together. ``id`` and ``attempt`` name it on the wire.
+
+    ``kills``: workers that died of it; ``alone``: under suspicion, nothing else may run beside it; ``done``:
+    indices of the tiles that were answered; ``refusals``: transient failures so far.
+    """
+
+    id: int
+    job: int
+    tiles: tuple[int, ...]
+    nbytes: int
+    pixels: int
+    attempt: int = 0
+    kills: int = 0
+    alone: bool = False
+    done: frozenset[int] = frozenset()
+    refusals: int = 0
+
+    @property
+    def open(self) -> tuple[int, ...]:
+        """The tiles without an answer."""
+        return tuple(tile for index, tile in enumerate(self.tiles) if index not in self.done)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A batch that a worker has. ``started``: when its computation began, None while it waits there.
+
+    ``dropped``: it was cancelled, and only its end is still to come.
+    """
+
+    batch: Batch
+    at: float
+    started: float | None = None
+    dropped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One worker as the lifecycle sees it. ``tiles`` and ``bytes`` are the credit left, ``most_*`` all of it.
+
+    ``unanswered``: pings since the last answer; ``progress``: when work was last seen to advance; ``hosts``: how
+    many have a session; ``rests``: no batch is given before that time.
+    """
+
+    id: int
+    phase: Phase = "starting"
+    tiles: int = 0
+    bytes: int = 0
+    most_tiles: int = 0
+    most_bytes: int = 0
+    sent: tuple[Sent, ...] = ()
+    pinged: float = 0.0
+    unanswered: int = 0
+    progress: float = 0.0
+    tiles_done: int = 0
+    hosts: int = 1
+    rests: float = 0.0
+
+    @property
+    def started(self) -> bool:
+        """Whether it computes a batch of ours."""
+        return any(sent.started is not None for sent in self.sent)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything that the lifecycle knows. ``limit``: at most so many workers; ``wanted``: one, even without work.
+
+    ``failures``: starts or deaths in a row without one tile done; ``seen``: pixels of a batch to the latest
+    seconds that such a one took.
+    """
+
+    limit: int = 1
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    queue: tuple[Batch, ...] = ()
+    workers: Mapping[int, Worker] = field(default_factory=dict[int, Worker])
+    next_worker: int = 0
+    next_batch: int = 1
+    failures: int = 0
+    not_before: float = 0.0
+    wanted: bool = False
+    ticked: float = 0.0
+    seen: Mapping[int, tuple[float, ...]] = field(default_factory=dict[int, tuple[float, ...]])
