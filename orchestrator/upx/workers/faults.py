@@ -1,0 +1,106 @@
+"""The errors that workers cause, built in one place: one line that says what, a hint, the worker's last words.
+
+The last words (the end of its log) are notes of the exception, so that a traceback or ``-v`` shows them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from upx.errors import (
+    CancelledError,
+    ModelError,
+    OutOfMemoryError,
+    PoisonTileError,
+    ProtocolVersionError,
+    TileRefusedError,
+    UpxError,
+    WeightsError,
+    WorkerLostError,
+    WorkerStartError,
+)  # fmt: skip
+from upx_protocol.version import NEWEST, OLDEST
+
+if TYPE_CHECKING:
+    from upx.workers.logs import LogFile
+    from upx.workers.plan import WorkerPlan
+    from upx.workers.state import Cause
+    from upx_protocol.messages import Failed, Reject
+
+LONGEST_LINE = 300
+
+
+def with_words(error: UpxError, log: LogFile | None) -> UpxError:
+    """The error with the end of the worker's log as a note, and where to read all of it."""
+    tail = log.tail() if log is not None else ()
+    if log is not None and tail:
+        error.add_note("\n".join(("the worker's last words:", *tail, f"(all of them: {log.path})")))
+    return error
+
+
+def last_line(log: LogFile | None) -> str:
+    """The last line of a worker's log, shortened, with a colon before it; empty where there is none."""
+    tail = log.tail(1) if log is not None else ()
+    return f": {tail[0].strip()[:LONGEST_LINE]}" if tail else ""
+
+
+def start_failed(plan: WorkerPlan, reason: str, log: LogFile | None = None) -> UpxError:
+    """A worker that never came to serve."""
+    error = WorkerStartError(
+        f"the worker of {plan.backend} did not start: {_line(reason)}",
+        hint=f"upx doctor checks its environment; upx setup {plan.backend} --repair mends it",
+    )
+    return with_words(error, log)
+
+
+def lost(plan: WorkerPlan, reason: str, log: LogFile | None = None) -> UpxError:
+    """Workers that died or hung again and again."""
+    error = WorkerLostError(
+        f"the worker of {plan.backend} was lost and none could take over: {_line(reason)}",
+        hint="upx doctor checks the environment; -v shows the worker's last words",
+    )
+    return with_words(error, log)
+
+
+def load_failed(plan: WorkerPlan, failed: Failed, log: LogFile | None = None) -> UpxError:
+    """A worker that says why it cannot import its backend or load its model."""
+    message = _line(failed.message)
+    if failed.failure == "oom":
+        return OutOfMemoryError(
+            f"{plan.model} does not fit into the memory of {plan.device}: {message}",
+            hint="close other programs, upx stop other workers, or take a smaller model",
+        )
+    if failed.failure == "input":
+        return WeightsError(
+            f"{plan.model} cannot be loaded: {message}", hint="check its weights and --set values; upx doctor helps"
+        )
+    return start_failed(plan, message, log)
+
+
+def version(plan: WorkerPlan, reject: Reject) -> UpxError:
+    """A worker of another protocol version; names both ranges."""
+    theirs = f"{reject.protocol_min} to {reject.protocol_max}"
+    return ProtocolVersionError(
+        f"the worker of {plan.backend} speaks protocol {theirs}, this host {OLDEST} to {NEWEST}",
+        hint="upx stop all ends workers of another release; then try again",
+    )
+
+
+def of_tile(plan: WorkerPlan, cause: Cause, message: str, *, tile: str) -> UpxError:
+    """Why one tile failed. ``tile`` names it for people."""
+    message = _line(message)
+    if cause == "oom":
+        return OutOfMemoryError(f"out of memory at {tile}: {message}", hint="take a smaller --tile")
+    if cause == "input":
+        return TileRefusedError(f"{plan.model} refuses {tile}: {message}", hint="check --set values and the tile size")
+    if cause == "poison":
+        return PoisonTileError(f"{tile} is poison: {message}", hint="try another --tile, model or device")
+    if cause == "cancelled":
+        return CancelledError("cancelled", hint="start it again")
+    if cause == "lost":
+        return lost(plan, message)
+    return ModelError(f"{plan.model} failed at {tile}: {message}", hint="-v shows the worker's log")
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:LONGEST_LINE] or "no reason was given"

@@ -1,0 +1,256 @@
+"""Find or start one worker: under the identity's lock adopt one that runs, else spawn; then wait until it has bound.
+
+Polled by the I/O thread; no call waits for anything.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from upx.config import IS_WINDOWS
+from upx.errors import WorkerStartError
+from upx.workers import channel, control, endpoints, faults, locks, logs, machine, process, registry
+from upx.workers import stage as stages
+from upx.workers.events import Event, WorkerAdopted, WorkerEvicted, WorkerStarting
+from upx_protocol.options import WorkerOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from upx.config import Settings
+    from upx.workers.endpoints import ClientKeys, Transport
+    from upx.workers.plan import Timeouts, WorkerPlan
+    from upx.workers.registry import WorkerInfo
+
+# One computes, one waits, for batches of a few tiles each.
+CREDIT_TILES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A worker that has bound. ``keys``: the hosts' pair where its endpoint is tcp."""
+
+    info: WorkerInfo
+    process: process.Process
+    adopted: bool
+    keys: ClientKeys | None
+
+
+class Launch:
+    """One search. ``taken`` is shared by a pool's launches: entries (path, inode) that it uses or found unusable."""
+
+    def __init__(
+        self,
+        plan: WorkerPlan,
+        settings: Settings,
+        *,
+        transport: Transport,
+        timeouts: Timeouts,
+        taken: set[tuple[Path, int]],
+        report: Callable[[Event], None],
+    ) -> None:
+        self._plan, self._settings = plan, settings
+        self._transport: Transport = transport
+        self._timeouts, self._taken, self._report = timeouts, taken, report
+        self._deadline = 0.0
+        self.entry: WorkerInfo | None = None
+        self._eviction: threading.Thread | None = None
+        self.process: process.Process | None = None
+
+    def again(self) -> None:
+        """What was found is of no use: look for another, and never take that one again."""
+        self.give_back()
+        self.entry, self._deadline = None, 0.0
+
+    def bury(self, bound: WorkerInfo | None) -> None:
+        """What was found is dead: sweep after it. A later entry may have its name and inode."""
+        if self.entry is not None:
+            self._taken.discard((self.entry.path, self.entry.inode))
+            registry.discard(bound or self.entry)
+
+    def poll(self, now: float) -> Found | None:
+        """One step; the worker once it has bound. WorkerStartError where none can be had."""
+        self._deadline = self._deadline or now + self._timeouts.start
+        if self.entry is None:
+            self._begin(now)
+            return None
+        return self._bound(self.entry, now)
+
+    def give_back(self) -> None:
+        """Release the process if it was not handed over."""
+        if self.process is not None:
+            self.process.release()
+            self.process = None
+
+    # Choosing
+
+    def _begin(self, now: float) -> None:
+        if self._eviction is not None and self._eviction.is_alive():
+            return
+        with registry.spawn_lock(self._settings, self._plan.identity) as held:
+            if not held:
+                if now > self._deadline:
+                    raise self._failed("another command has been starting it for too long")
+                return
+            living = registry.entries(self._settings, self._plan.identity)
+            self.entry = self._adoptable(living)
+            if self.entry is None and not self._make_room():
+                self.entry = self._spawn({info.ordinal for info in living})
+        if self.entry is not None:
+            self._taken.add((self.entry.path, self.entry.inode))
+
+    def _adoptable(self, living: list[WorkerInfo]) -> WorkerInfo | None:
+        """The first detached worker that this pool has not; tied ones are somebody's own, and so are a tied pool's."""
+        if self._plan.tied:
+            return None
+        free = (info for info in living if not info.tied and (info.path, info.inode) not in self._taken)
+        return next(free, None)
+
+    def _make_room(self) -> bool:
+        """Where memory is short, ask the worker that was idle for longest to leave; True while that is going on."""
+        free = machine.available_memory()
+        if not self._plan.memory or not self._plan.device.startswith("cpu") or not 0 < free < self._plan.memory:
+            return False
+        idle = [info for info in registry.list_workers(self._settings) if _evictable(info)]
+        if not idle:
+            return False
+        oldest = max(idle, key=lambda info: info.idle)
+        self._report(WorkerEvicted(oldest.name, oldest.backend))
+        self._eviction = threading.Thread(target=self._evict, args=(oldest,), name="upx-evict", daemon=True)
+        self._eviction.start()
+        return True
+
+    def _evict(self, info: WorkerInfo) -> None:
+        control.end_worker(info, self._settings, force=False, timeout=self._timeouts.evict)
+
+    # Starting
+
+    def _spawn(self, ordinals: set[int]) -> WorkerInfo:
+        plan = self._plan
+        ordinal = next(number for number in range(len(ordinals) + 1) if number not in ordinals)
+        name = registry.worker_name(plan.backend, plan.identity, ordinal)
+        endpoint = endpoints.new_endpoint(self._settings, self._transport)
+        lock_fd, path = registry.create(
+            self._settings, plan.identity, ordinal, backend=plan.backend, endpoint=endpoint, tied=plan.tied
+        )
+        try:
+            started = self.process = self._start(lock_fd, path, endpoint, name)
+        except OSError as error:
+            raise self._failed(f"{plan.python} cannot be run: {error}") from error
+        finally:
+            if self.process is None:
+                path.unlink()
+            os.close(lock_fd)
+        self._report(WorkerStarting(name, started.pid))
+        info = registry.read(path)
+        if info is None:
+            raise self._failed("its registry entry vanished")
+        return info
+
+    def _start(self, lock_fd: int, entry: Path, endpoint: str, name: str) -> process.Process:
+        """Spawn with every descriptor that the worker inherits; the host keeps the writing end of the tie alone."""
+        plan = self._plan
+        with ExitStack() as stack:
+            fds = {"lock_fd": lock_fd}
+            for key, hold in (("stage_fd", self._hold_stage), ("env_fd", self._hold_env)):
+                fd = hold()
+                if fd >= 0:
+                    stack.callback(os.close, fd)
+                    fds[key] = fd
+            log_fd, log = logs.open_log(self._settings.state_dir / "logs", name)
+            stack.callback(os.close, log_fd)
+            tie = -1
+            if plan.tied and not IS_WINDOWS:
+                fds["tie_fd"], tie = os.pipe()
+                stack.callback(os.close, fds["tie_fd"])
+            options = self._options(entry, endpoint, fds).to_json()
+            try:
+                return process.spawn(plan, options, fds=tuple(fds.values()), tie=tie, log=log, log_fd=log_fd)
+            except OSError:
+                if tie >= 0:
+                    os.close(tie)
+                raise
+
+    def _options(self, entry: Path, endpoint: str, fds: dict[str, int]) -> WorkerOptions:
+        plan = self._plan
+        keys = ""
+        if endpoint.startswith("tcp:"):
+            keys = str(endpoints.curve_keys(self._settings, channel.new_key_pair)[0])
+        return WorkerOptions(
+            backend=plan.backend,
+            module=plan.module,
+            endpoint=endpoint,
+            entry=str(entry),
+            identity=plan.identity,
+            parent=os.getpid() if plan.tied else 0,
+            tied=plan.tied,
+            idle_s=plan.keep_alive,
+            device=plan.device,
+            env=plan.env,
+            build=plan.build,
+            curve_keys=keys,
+            credit_tiles=CREDIT_TILES,
+            lock_fd=fds.get("lock_fd", -1),
+            stage_fd=fds.get("stage_fd", -1),
+            env_fd=fds.get("env_fd", -1),
+            tie_fd=fds.get("tie_fd", -1),
+        )
+
+    def _hold_stage(self) -> int:
+        fd = stages.hold(self._plan.stage)
+        if fd < 0:
+            raise WorkerStartError(
+                f"the staged code of {self._plan.backend} was removed meanwhile", hint="run the command again"
+            )
+        return fd
+
+    def _hold_env(self) -> int:
+        if self._plan.env_lock is None:
+            return -1
+        fd = os.open(self._plan.env_lock, os.O_RDWR | os.O_CREAT, 0o600)
+        if locks.try_lock(fd, shared=True) and self._plan.python.exists():
+            return fd
+        os.close(fd)
+        raise self._failed("its environment was removed or is being changed by another command")
+
+    # Waiting
+
+    def _bound(self, entry: WorkerInfo, now: float) -> Found | None:
+        if self.process is not None and (words := self.process.ended()):
+            raise self._failed(f"it ended with {words}{faults.last_line(self.process.log)}")
+        info = registry.read(entry.path)
+        if info is None or info.inode != entry.inode or not info.alive:
+            return self._vanished("its registry entry vanished")
+        if info.starting:
+            return self._vanished(f"it did not bind in {self._timeouts.start:g} s") if now > self._deadline else None
+        adopted = self.process is None
+        worker = self.process or process.adopt(info.pid, info.start_ticks)
+        if worker is None:
+            return self._vanished("it ended")
+        self.process = None
+        if adopted:
+            self._report(WorkerAdopted(info.name, info.pid))
+        keys = None
+        if info.endpoint.startswith("tcp:"):
+            keys = endpoints.curve_keys(self._settings, channel.new_key_pair)[1]
+        return Found(info, worker, adopted, keys)
+
+    def _vanished(self, reason: str) -> None:
+        """Not ours: look on. Ours: it failed."""
+        if self.process is None:
+            self.again()
+            return
+        raise self._failed(reason)
+
+    def _failed(self, reason: str) -> WorkerStartError:
+        error = faults.start_failed(self._plan, reason, self.process.log if self.process is not None else None)
+        return error if isinstance(error, WorkerStartError) else WorkerStartError(str(error), hint=error.hint)
+
+
+def _evictable(info: WorkerInfo) -> bool:
+    return not info.tied and not info.hosts and not info.starting

@@ -1,0 +1,297 @@
+"""One worker of a pool, from the search for it to its end: the process, its conversation, its deadlines, its death.
+
+    launching ──> talking ──> killed ──> over
+        ^            │  an adopted worker that is of no use: look for another
+        └────────────┘
+
+Belongs to the I/O thread; no call waits. What it learns goes to the lifecycle as happenings.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING, Literal
+
+from upx.errors import UpxError
+from upx.workers import faults, registry
+from upx.workers.conversation import Conversation
+from upx.workers.events import WorkerDied, WorkerReady
+from upx.workers.happenings import Died, Happening, Serving, StartFailed
+from upx_protocol.messages import Bye, Drain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from upx.specs import Capabilities
+    from upx.workers.channel import Channel, Hub
+    from upx.workers.events import Event
+    from upx.workers.launch import Found, Launch
+    from upx.workers.logs import LogFile
+    from upx.workers.plan import Timeouts, WorkerPlan
+    from upx.workers.process import Process
+
+# After the first sign of a death, the others (last messages, exit status) have so long to arrive.
+WAKE_S = 0.3
+KILLED_S = 5.0
+BYE_S = 0.2
+
+
+class Link:
+    """``error`` is why it never served, where that is known; ``over`` when nothing is left of it."""
+
+    def __init__(
+        self,
+        number: int,
+        plan: WorkerPlan,
+        launch: Launch,
+        hub: Hub,
+        *,
+        timeouts: Timeouts,
+        report: Callable[[Event], None],
+    ) -> None:
+        self._name = plan.backend
+        self.number, self._plan, self._launch, self._hub = number, plan, launch, hub
+        self._timeouts, self._report = timeouts, report
+        self._phase: Literal["launching", "talking", "killed", "over"] = "launching"
+        self._born = time.monotonic()
+        self._noticed = 0.0
+        self._reason = ""
+        self._watched = -1
+        self._found: Found | None = None
+        self._channel: Channel | None = None
+        self.talk: Conversation | None = None
+        self.process: Process | None = None
+        self.error: UpxError | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left of it."""
+        return self._phase == "over"
+
+    @property
+    def hurried(self) -> bool:
+        """Whether it wants to be polled again soon."""
+        return self._phase in {"launching", "killed"} or self._noticed > 0
+
+    @property
+    def log(self) -> LogFile | None:
+        """Where the worker's words are, if this host started it."""
+        return self.process.log if self.process is not None else None
+
+    @property
+    def name(self) -> str:
+        """The worker's name."""
+        return self._found.info.name if self._found is not None else self._name
+
+    @property
+    def capabilities(self) -> Capabilities | None:
+        """What the worker can do, while it serves."""
+        talk = self.talk
+        serving = self._phase == "talking" and talk is not None and talk.phase == "serving" and not talk.left
+        return talk.capabilities if serving and talk is not None else None
+
+    def poll(self, now: float) -> list[Happening]:
+        """Whatever happened since the last time."""
+        if self._phase == "launching":
+            return self._search(now)
+        happened = self._hear(now)
+        if self._phase == "talking":
+            happened += self._judge(now)
+        if self._phase in {"talking", "killed"}:
+            happened += self._mourn(now)
+        return happened
+
+    # Finding
+
+    def _search(self, now: float) -> list[Happening]:
+        try:
+            found = self._launch.poll(now)
+        except UpxError as error:
+            self.process, self._launch.process = self._launch.process, None
+            return self._fail(now, str(error), error)
+        if found is not None:
+            self._found, self.process, self._phase = found, found.process, "talking"
+            self._channel = self._hub.connect(found.info.endpoint, server_key=found.info.curve_public, keys=found.keys)
+            if self.process.pidfd >= 0:
+                self._watched = self.process.pidfd
+                self._hub.watch(self._watched)
+            self.talk = Conversation(
+                self.number, found.info.name, self._plan, self._channel,
+                timeouts=self._timeouts, report=self._report, leaving=self._is_leaving,
+            )  # fmt: skip
+            self.talk.greet(now)
+        return []
+
+    def _is_leaving(self) -> bool:
+        found = self._found
+        return found is not None and not registry.present(found.info.path, found.info.inode)
+
+    def _look_on(self) -> list[Happening]:
+        """An adopted worker is of no use: let it live and look for another."""
+        self._close()
+        self._launch.again()
+        self._phase, self._noticed = "launching", 0.0
+        return []
+
+    # Talking
+
+    def _hear(self, now: float) -> list[Happening]:
+        happened: list[Happening] = []
+        if self._channel is None or self.talk is None:
+            return happened
+        for received in self._channel.receive():
+            happened += self.talk.hear(received, now)
+        if any(isinstance(it, Serving) for it in happened) and self.talk.capabilities is not None:
+            self._report(WorkerReady(self.name, self.talk.capabilities, now - self._born))
+        return happened
+
+    def _judge(self, now: float) -> list[Happening]:
+        """Refusals, failed loads and deadlines of a worker that does not serve yet."""
+        talk, adopted = self.talk, self._found is not None and self._found.adopted
+        if talk is None or talk.phase == "serving":
+            return []
+        if talk.failure is not None:
+            error = faults.load_failed(self._plan, talk.failure, self.log)
+            return self._fail(now, str(error), error, lasting=talk.failure.failure != "transient")
+        if talk.refused is not None and talk.refused.reason == "version":
+            error = faults.version(self._plan, talk.refused)
+            return self._fail(now, str(error), error, lasting=True)
+        if talk.refused is not None:
+            return self._look_on() if adopted else self._fail(now, f"it refused us: {talk.refused.reason}")
+        if now <= talk.deadline:
+            return []
+        if talk.phase == "loading":
+            return self._fail(now, f"it did not load within {self._timeouts.load:g} s")
+        if adopted:
+            return self._look_on()
+        if now - self._born > self._timeouts.start:
+            return self._fail(now, f"it did not answer within {self._timeouts.start:g} s")
+        talk.greet(now)
+        return []
+
+    def _fail(
+        self, now: float, reason: str, error: UpxError | None = None, *, lasting: bool = False
+    ) -> list[Happening]:
+        """It will never serve. Ours is ended; one that others may use meanwhile drains first."""
+        self.error = error or faults.start_failed(self._plan, reason, self.log)
+        self._report(WorkerDied(self.name, reason))
+        ours = self.process is not None and self.process.ours
+        if ours and not self._plan.tied and self.talk is not None and self.talk.phase == "loading":
+            self.talk.say(Drain(0))
+            self._close()
+        elif ours and self.process is not None:
+            self.process.kill()
+            self._phase, self._noticed = "killed", now
+        else:
+            self._close()
+        return [StartFailed(now, self.number, reason, self.error if lasting else None)]
+
+    # Ending
+
+    def kill(self, now: float, reason: str, *, abandon: bool) -> None:
+        """End the worker, or only our session with it; ``Died`` follows."""
+        if self.process is None or self._phase != "talking":
+            return
+        self._reason = reason
+        if abandon:
+            self.bye()
+            self._noticed = -1.0
+        else:
+            self.process.kill()
+            self._noticed = now
+        self._phase = "killed"
+
+    def bye(self) -> None:
+        """End our session."""
+        if self.talk is not None:
+            self.talk.say(Bye("the host is done"))
+
+    def _mourn(self, now: float) -> list[Happening]:
+        """Notice that the worker is gone, and make sure of it."""
+        if self.process is None:
+            return []
+        if self._phase == "killed":
+            if self._noticed < 0 or self.process.ended() or now - self._noticed > KILLED_S:
+                return self._bury(now, self._reason or "it was ended", blame=False)
+            return []
+        gone, ended = self._channel is not None and self._channel.gone, self.process.ended()
+        if not gone and not ended:
+            return []
+        self._noticed = self._noticed or now
+        self._unwatch()
+        if not (gone and ended) and now - self._noticed < WAKE_S:
+            return []
+        happened: list[Happening] = []
+        while heard := self._hear(now):
+            happened += heard
+        return happened + self._bury(now, ended or "it closed the connection", blame=self._blame())
+
+    def _blame(self) -> bool:
+        """Whether it died against anybody's intent: one that is ended on purpose loses its entry first."""
+        status = self.process.status if self.process is not None else None
+        if self.talk is None or self.talk.left:
+            return False
+        if status is not None and status >= 0:
+            return status > 0
+        return not self._is_leaving()
+
+    def _bury(self, now: float, reason: str, *, blame: bool) -> list[Happening]:
+        serving = self.talk is not None and self.talk.phase == "serving"
+        if not serving and self._phase == "talking" and self._found is not None and self._found.adopted:
+            return self._look_on()
+        words = reason + (faults.last_line(self.log) if blame else "")
+        if self.error is None:
+            self.error = faults.lost(self._plan, words, self.log)
+            self._report(WorkerDied(self.name, words))
+        if not serving and self._phase == "talking":
+            self.error = faults.start_failed(self._plan, words, self.log)
+            self._close()
+            return [StartFailed(now, self.number, words)]
+        self._close()
+        return [Died(now, self.number, words, blame)]
+
+    def _unwatch(self) -> None:
+        if self._watched >= 0:
+            self._hub.unwatch(self._watched)
+            self._watched = -1
+
+    def _close(self) -> None:
+        """Give back what belongs to the worker that was found; sweep after one that is dead."""
+        self._unwatch()
+        if self._channel is not None:
+            self._channel.close(linger=BYE_S)
+            self._channel = None
+        if self.process is not None:
+            if self.process.ended():
+                self._launch.bury(self._found.info if self._found is not None else None)
+            self.process.release()
+            self.process = None
+        self._name = self.name
+        self.talk = self._found = None
+        self._phase, self._noticed = "over", 0.0
+
+    # The pool's end
+
+    def leave(self, *, kill: bool) -> None:
+        """Say goodbye; a tied worker ends by that, or at once with ``kill``. Poll ``left`` until it is true."""
+        if self._phase == "launching":
+            self.process, self._launch.process = self._launch.process, None
+            kill = True
+        self.bye()
+        if kill and self.process is not None and self.process.ours and self._plan.tied:
+            self.process.kill()
+
+    def left(self, share: float) -> bool:
+        """Whether nothing is left of a tied worker; ``share`` of the time for that is over (0..1)."""
+        process = self.process
+        ours = process is not None and process.ours and self._plan.tied
+        if ours and process is not None and not process.ended() and share < 1:
+            # Bye, then SIGTERM, then SIGKILL: a tile that takes minutes must not keep its host from ending.
+            if share > 0.4:  # noqa: PLR2004  the ladder's second step
+                process.kill()
+            elif share > 0.2:  # noqa: PLR2004  the ladder's first step
+                process.signal(signal.SIGTERM)
+            return False
+        self._close()
+        return True

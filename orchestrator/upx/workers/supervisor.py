@@ -1,0 +1,275 @@
+"""The I/O thread of a pool: feeds the lifecycle with what happens and carries its decisions out.
+
+Everything with a socket, a process or an array lives here; whatever is decided is decided in ``lifecycle``. The
+thread is the one that spawns, and it lives as long as the pool: the kernel ends tied workers with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from upx.errors import UpxError, WorkerError
+from upx.workers import events, faults, lifecycle
+from upx.workers.actions import (
+    Deliver,
+    FailTile,
+    GaveUp,
+    KillWorker,
+    Requeued,
+    SendBatch,
+    SendCancel,
+    SendPing,
+    StartWorker,
+)
+from upx.workers.channel import Hub
+from upx.workers.conversation import Answer, Request
+from upx.workers.courier import Courier
+from upx.workers.happenings import BatchFailed, Happening, Serving, Tick
+from upx.workers.link import Link
+from upx.workers.state import State
+from upx.workers.tiles import Tile, TileResult, Tiles
+from upx_protocol.arrays import view
+from upx_protocol.errors import ProtocolError
+from upx_protocol.messages import Cancel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from upx.specs import Capabilities
+    from upx.workers.launch import Launch
+    from upx.workers.plan import Timeouts, WorkerPlan
+
+log = logging.getLogger("upx.workers")
+
+TICK_S, HURRIED_S = 0.2, 0.01
+
+
+class Supervisor(threading.Thread):
+    """``post`` and ``finish`` are for other threads, everything else belongs to this one."""
+
+    def __init__(
+        self,
+        plan: WorkerPlan,
+        timeouts: Timeouts,
+        search: Callable[[], Launch],
+        on_event: Callable[[events.Event], None],
+    ) -> None:
+        super().__init__(name=f"upx-{plan.backend}", daemon=True)
+        self._plan, self._timeouts, self._search, self._on_event = plan, timeouts, search, on_event
+        self._hub = Hub()
+        self._courier = Courier()
+        self._state = State(limit=max(1, plan.workers), timeouts=timeouts)
+        self._links: dict[int, Link] = {}
+        self._tiles = Tiles()
+        self._inbox: deque[tuple[Happening, dict[int, Tile], Future[Capabilities] | None]] = deque()
+        self._waiters: list[Future[Capabilities]] = []
+        self._gate = threading.Lock()
+        self._shut = False
+        self._error: UpxError | None = None
+        self._ticked = 0.0
+        self._ending: tuple[bool, float] | None = None
+        self._actions: dict[type, Callable[[Any], None]] = {
+            StartWorker: self._start_worker, SendBatch: self._send_batch, SendCancel: self._send_cancel,
+            SendPing: self._send_ping, KillWorker: self._kill, Deliver: self._deliver, FailTile: self._fail_tile,
+            Requeued: self._requeued, GaveUp: self._gave_up,
+        }  # fmt: skip
+
+    # From other threads
+
+    def post(
+        self, happening: Happening, *, tiles: dict[int, Tile] | None = None, ready: Future[Capabilities] | None = None
+    ) -> None:
+        """Tell what a caller wants: tiles to be done, a job to be cancelled, a worker to be ready.
+
+        WorkerError once the pool has ended.
+        """
+        with self._gate:
+            if self._shut:
+                raise WorkerError("the pool is closed", hint="make a new one")
+            self._inbox.append((happening, tiles or {}, ready))
+            self._hub.ring()
+
+    def finish(self, *, kill: bool, timeout: float) -> None:
+        """End everything, and wait for that."""
+        with self._gate:
+            self._ending = (kill, timeout)
+            if not self._shut:
+                self._hub.ring()
+        if threading.current_thread() is not self:
+            self.join(timeout + 5.0)
+        self._courier.close(timeout=timeout)
+
+    @property
+    def ties(self) -> list[int]:
+        """Descriptors whose closing ends tied workers; a forked copy of the host closes its own."""
+        return [link.process.tie for link in list(self._links.values()) if link.process and link.process.tie >= 0]
+
+    # The loop
+
+    def run(self) -> None:
+        """Until ``finish``; an error of our own ends the pool and fails whatever waits."""
+        self._courier.start()
+        error = WorkerError("the pool was closed", hint="make a new one")
+        try:
+            while self._ending is None:
+                self._turn()
+        except Exception as failure:
+            log.exception("the pool broke")
+            error = WorkerError(f"the pool broke: {failure!r}", hint="this is a fault of upx; please report it")
+            error.__cause__ = failure
+        finally:
+            self._end(error)
+
+    def _turn(self) -> None:
+        hurried = any(link.hurried for link in self._links.values())
+        self._hub.wait(HURRIED_S if hurried else max(0.0, self._ticked + TICK_S - time.monotonic()))
+        while self._inbox:
+            happening, tiles, ready = self._inbox.popleft()
+            self._tiles.add(tiles)
+            if ready is not None and not self._is_ready(ready):
+                self._waiters.append(ready)
+            self._step(happening)
+        now = time.monotonic()
+        for link in list(self._links.values()):
+            for happening in link.poll(now):
+                self._learn(link, happening)
+                self._step(happening)
+                self._error = None
+            if link.over:
+                del self._links[link.number]
+        if now - self._ticked >= TICK_S:
+            self._ticked = now
+            self._step(Tick(now))
+
+    def _step(self, happening: Happening) -> None:
+        self._state, actions = lifecycle.step(self._state, happening)
+        for action in actions:
+            self._actions[type(action)](action)
+
+    def _learn(self, link: Link, happening: Happening) -> None:
+        """Keep what the lifecycle does not need: who waits is told, and the error for those who are not served."""
+        if isinstance(happening, Serving):
+            self._waiters = [ready for ready in self._waiters if not self._is_ready(ready)]
+        self._error = link.error
+
+    def _is_ready(self, ready: Future[Capabilities]) -> bool:
+        """Answer a waiter if a worker serves."""
+        known = next((link.capabilities for link in self._links.values() if link.capabilities is not None), None)
+        if known is None:
+            return False
+        self._courier.deliver(lambda: ready.set_result(known))
+        return True
+
+    # Decisions carried out
+
+    def _start_worker(self, it: StartWorker) -> None:
+        self._links[it.worker] = Link(
+            it.worker, self._plan, self._search(), self._hub, timeouts=self._timeouts, report=self.report
+        )
+
+    def _send_batch(self, it: SendBatch) -> None:
+        link = self._links.get(it.worker)
+        tiles = self._tiles.of(it.batch.tiles)
+        if link is None or link.talk is None or not tiles:
+            return
+        seeds = tuple(tile.seed for tile in tiles if tile.seed is not None)
+        request = Request([tile.array for tile in tiles], tiles[0].out_dtype, seeds, tiles[0].params)
+        try:
+            link.talk.send_batch(it.batch, request)
+        except (ProtocolError, TypeError, ValueError, OverflowError) as error:
+            why = f"it cannot be sent: {error}"
+            self._inbox.append(
+                (BatchFailed(time.monotonic(), it.worker, it.batch.id, it.batch.attempt, "input", why), {}, None)
+            )
+
+    def _send_cancel(self, it: SendCancel) -> None:
+        link = self._links.get(it.worker)
+        if link is not None and link.talk is not None:
+            link.talk.say(Cancel(it.batch, it.attempt))
+
+    def _send_ping(self, it: SendPing) -> None:
+        link = self._links.get(it.worker)
+        if link is not None and link.talk is not None:
+            link.talk.ping()
+
+    def _kill(self, it: KillWorker) -> None:
+        link = self._links.get(it.worker)
+        if link is not None:
+            link.kill(time.monotonic(), it.reason, abandon=it.abandon)
+
+    def _deliver(self, it: Deliver) -> None:
+        tile, answer = self._tiles.take(it.tile), it.payload
+        if tile is None or not isinstance(answer, Answer):
+            return
+        height, width = tile.array.shape[:2]
+        shape = (height * answer.scale, width * answer.scale, 3)
+        if answer.buffer.shape != shape or answer.buffer.dtype != tile.out_dtype:
+            said = f"{answer.buffer.dtype} {answer.buffer.shape} came, {tile.out_dtype} {shape} was asked for"
+            self._fail(tile, faults.of_tile(self._plan, "fatal", said, tile=tile.name))
+            return
+        result = TileResult(view(answer.buffer, answer.part), answer.seconds, answer.worker)
+        self._courier.deliver(lambda: tile.future.set_result(result))
+
+    def _fail_tile(self, it: FailTile) -> None:
+        tile = self._tiles.take(it.tile)
+        if tile is None:
+            return
+        if it.cause == "lost":
+            self._fail(tile, self._end_error(it.message, it.error))
+        else:
+            self._fail(tile, faults.of_tile(self._plan, it.cause, it.message, tile=tile.name))
+
+    def _end_error(self, reason: str, error: Exception | None) -> Exception:
+        return error or self._error or faults.lost(self._plan, reason)
+
+    def _fail(self, tile: Tile, error: Exception) -> None:
+        self._courier.deliver(lambda: tile.future.set_exception(error))
+
+    def _requeued(self, it: Requeued) -> None:
+        link = self._links.get(it.worker)
+        name = link.name if link is not None else self._plan.backend
+        self.report(events.TileRequeued(name, it.job, it.tiles, it.alone))
+
+    def _gave_up(self, it: GaveUp) -> None:
+        error = self._end_error(it.reason, it.error)
+        waiters, self._waiters = self._waiters, []
+        for ready in waiters:
+            self._courier.deliver(lambda ready=ready: ready.set_exception(error))
+
+    def report(self, event: events.Event) -> None:
+        """Hand an event to whoever shows it."""
+        self._courier.deliver(lambda: self._on_event(event))
+
+    # The end
+
+    def _end(self, error: WorkerError) -> None:
+        with self._gate:
+            self._shut = True
+        kill, timeout = self._ending or (True, 5.0)
+        for _, tiles, ready in self._inbox:
+            self._tiles.add(tiles)
+            self._waiters += [ready] if ready is not None else []
+        for ready in self._waiters:
+            self._courier.deliver(lambda ready=ready: ready.set_exception(error))
+        for tile in self._tiles.take_all():
+            why = error if error.__cause__ else faults.of_tile(self._plan, "cancelled", "", tile=tile.name)
+            self._fail(tile, why)
+        self._part(kill=kill, timeout=timeout)
+        self._hub.close()
+
+    def _part(self, *, kill: bool, timeout: float) -> None:
+        """Say goodbye to every worker; wait for the tied ones."""
+        links, began = list(self._links.values()), time.monotonic()
+        for link in links:
+            link.leave(kill=kill)
+        while links:
+            share = (time.monotonic() - began) / max(timeout, 0.001)
+            links = [link for link in links if not link.left(share)]
+            if links:
+                self._hub.wait(HURRIED_S)
+        self._links.clear()

@@ -1,0 +1,74 @@
+"""The tiles that wait for an answer: their arrays, their futures, and which of them travel together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from concurrent.futures import Future
+
+    from numpy.typing import NDArray
+
+    from upx_protocol.messages import Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class TileResult:
+    """One enlarged tile: a read-only view (H * scale, W * scale, 3) of what came; compute seconds; who did it."""
+
+    array: NDArray[Any]
+    seconds: float
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One tile of a batch. ``array``: (H, W, 3), C order; ``name`` is what people call it.
+
+    ``open``: the tiles of its batch without an answer, shared by them. All arrays are kept until it is empty, since
+    a batch that is sent again keeps its composition.
+    """
+
+    array: NDArray[Any]
+    future: Future[TileResult]
+    out_dtype: str
+    seed: int | None
+    params: dict[str, Scalar]
+    name: str
+    batch: tuple[int, ...]
+    open: set[int]
+
+
+class Tiles:
+    """All tiles of a pool, by number."""
+
+    def __init__(self) -> None:
+        self._tiles: dict[int, Tile] = {}
+
+    def add(self, tiles: Mapping[int, Tile]) -> None:
+        """Take tiles on."""
+        self._tiles.update(tiles)
+
+    def of(self, numbers: Iterable[int]) -> list[Tile]:
+        """The tiles of a batch, in its order, with those that were answered already."""
+        return [self._tiles[number] for number in numbers if number in self._tiles]
+
+    def take(self, number: int) -> Tile | None:
+        """A tile that gets its answer now, None if it had one; its array stays while its batch may be sent again."""
+        tile = self._tiles.get(number)
+        if tile is None or number not in tile.open:
+            return None
+        tile.open.discard(number)
+        if not tile.open:
+            for done in tile.batch:
+                self._tiles.pop(done, None)
+        return tile
+
+    def take_all(self) -> Iterator[Tile]:
+        """Every tile without an answer."""
+        for number in list(self._tiles):
+            tile = self.take(number)
+            if tile is not None:
+                yield tile
