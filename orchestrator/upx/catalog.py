@@ -7,9 +7,13 @@ places, make that one backend unusable and no other.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import hashlib
 import importlib.metadata
 import importlib.util
+import json
+import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +84,7 @@ class Catalog:
 
     def _all(self) -> dict[str, BackendSpec | ManifestError]:
         if self._read is None:
-            self._read = _read_places(_places(self._settings))
+            self._read = _read_places(_places(self._settings), self._settings.cache_dir / "manifests")
         return self._read
 
 
@@ -123,7 +127,7 @@ def locks_folder(own: Path) -> Path:
     return package_folder("upx_envs") or checkout
 
 
-def _read_places(places: Iterable[Place]) -> dict[str, BackendSpec | ManifestError]:
+def _read_places(places: Iterable[Place], cache: Path) -> dict[str, BackendSpec | ManifestError]:
     found: dict[str, BackendSpec | ManifestError] = {}
     seen: dict[str, Place] = {}
     for place in places:
@@ -135,71 +139,90 @@ def _read_places(places: Iterable[Place]) -> dict[str, BackendSpec | ManifestErr
             continue
         seen[place.name] = place
         try:
-            found[place.name] = read_manifest(place)
+            found[place.name] = read_manifest(place, cache)
         except ManifestError as error:
             found[place.name] = error
     return found
 
 
-def read_manifest(place: Place) -> BackendSpec:
+def read_manifest(place: Place, cache: Path) -> BackendSpec:
     """Read and check one manifest; ManifestError names the file and the first wrong key."""
     path = place.folder / MANIFEST
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        table = _checked(content, path, cache)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ManifestError(f"{path}: {error}", hint="backends/README.md describes the manifest") from error
-    from upx.manifest import parse  # pydantic: 100 ms that only who reads a manifest pays
-
-    manifest = parse(table, path)
-    if manifest.name != place.name:
+    if table["name"] != place.name:
         raise ManifestError(
-            f"{path}: name is {manifest.name!r}, its place says {place.name!r}", hint="make the two the same"
+            f"{path}: name is {table['name']!r}, its place says {place.name!r}", hint="make the two the same"
         )
-    return _spec(manifest, place)
+    return _spec(table, place)
 
 
-def _spec(manifest: Any, place: Place) -> BackendSpec:
+def _checked(content: bytes, path: Path, cache: Path) -> dict[str, Any]:
+    """The manifest's table with its defaults, from the cache where these bytes were checked before.
+
+    Importing pydantic takes longer than all else before the first tile; so what it found is kept under the digest
+    of the manifest and of the rules.
+    """
+    rules = Path(__file__).with_name("manifest.py").read_bytes()
+    kept = cache / f"{hashlib.sha256(rules + content).hexdigest()}.json"
+    try:
+        return json.loads(kept.read_bytes())
+    except (OSError, ValueError):
+        pass  # not checked yet, or a cache that cannot be read: check it now
+    from upx.manifest import parse
+
+    table = parse(tomllib.loads(content.decode()), path)
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs time and nothing else
+        cache.mkdir(parents=True, exist_ok=True)
+        beside = kept.with_suffix(f".{os.getpid()}")
+        beside.write_text(json.dumps(table), encoding="utf-8")
+        beside.replace(kept)
+    return table
+
+
+def _spec(table: dict[str, Any], place: Place) -> BackendSpec:
     lock = place.locks / f"{place.stem}.lock"
     cpu_lock = place.locks / f"{place.stem}.cpu.lock"
+    env = EnvSpec(
+        name=table["name"],
+        lock=lock,
+        python=table["env"]["python"],
+        cpu_lock=cpu_lock if cpu_lock.is_file() else None,
+        imports=tuple(table["env"]["imports"]),
+    )
     return BackendSpec(
-        name=manifest.name,
-        title=manifest.title or manifest.name,
+        name=table["name"],
+        title=table["title"] or table["name"],
         folder=place.folder,
         module=place.module,
-        env=EnvSpec(
-            name=manifest.name,
-            lock=lock,
-            python=manifest.env.python,
-            cpu_lock=cpu_lock if cpu_lock.is_file() else None,
-            imports=tuple(manifest.env.imports),
+        env=env,
+        models=tuple(_model(model) for model in table["models"]),
+        default_model=table["default_model"],
+        aliases=tuple(table["aliases"]),
+        parameters=tuple(
+            ParameterSpec(**_with(parameter, name=name, choices=tuple(parameter["choices"])))
+            for name, parameter in table["parameters"].items()
         ),
-        models=tuple(_model(model) for model in manifest.models),
-        default_model=manifest.default_model,
-        aliases=tuple(manifest.aliases),
-        parameters=tuple(_parameter(name, table) for name, table in manifest.parameters.items()),
-        tiling=TilingSpec(**dict(manifest.tiling)),
-        size=SizeRequirements(**dict(manifest.size)),
-        environ=dict(manifest.environ),
-        devices=tuple(manifest.devices),
-        precisions=tuple(manifest.precisions),
-        threads=manifest.threads,
-        workers=manifest.workers,
-        batch=manifest.batch,
-        description=manifest.description,
-        homepage=manifest.homepage,
+        tiling=TilingSpec(**table["tiling"]),
+        size=SizeRequirements(**table["size"]),
+        environ=table["environ"],
+        devices=tuple(table["devices"]),
+        precisions=tuple(table["precisions"]),
+        threads=table["threads"],
+        workers=table["workers"],
+        batch=table["batch"],
+        description=table["description"],
+        homepage=table["homepage"],
     )
 
 
-def _parameter(name: str, table: Any) -> ParameterSpec:
-    fields: dict[str, Any] = dict(table)
-    fields.update(name=name, choices=tuple(table.choices))
-    return ParameterSpec(**fields)
+def _model(table: dict[str, Any]) -> ModelSpec:
+    assets = tuple(Asset(**_with(asset, source=PackageSource(**asset["source"]))) for asset in table["assets"])
+    return ModelSpec(**_with(table, assets=assets))
 
 
-def _model(table: Any) -> ModelSpec:
-    fields: dict[str, Any] = dict(table)
-    assets = tuple(
-        Asset(a.role, a.file, a.sha256, a.size, PackageSource(a.source.package, a.source.path)) for a in table.assets
-    )
-    fields.update(assets=assets, options=dict(table.options))
-    return ModelSpec(**fields)
+def _with(table: dict[str, Any], **changed: Any) -> dict[str, Any]:
+    return {**table, **changed}

@@ -131,10 +131,13 @@ class Manifest(_Table):
         return self
 
 
-def parse(table: dict[str, Any], path: Path) -> Manifest:
-    """Check a parsed TOML file; ManifestError names ``path`` and the first wrong key."""
+def parse(table: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A parsed TOML file, checked and with every default filled in; JSON-ready, keys as in the file.
+
+    ManifestError names ``path`` and the first wrong key.
+    """
     try:
-        return Manifest.model_validate(table)
+        return Manifest.model_validate(table).model_dump(mode="json", by_alias=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"

@@ -123,3 +123,20 @@ def test_an_asset_never_points_out_of_its_package(settings):
     add(settings, "evil", evil)
     with pytest.raises(ManifestError, match="path"):
         Catalog(settings).backend("evil")
+
+
+def test_a_manifest_is_checked_once_and_again_when_it_changes(settings, monkeypatch):
+    add(settings, "mine")
+    Catalog(settings).backend("mine")
+    with monkeypatch.context() as patch:
+        patch.setattr("upx.manifest.parse", lambda *_: pytest.fail("checked again"))
+        assert Catalog(settings).backend("mine").model("mine-x2").scale == 2
+    manifest = settings.backends_dir / "mine" / "backend.toml"
+    manifest.write_text(manifest.read_text().replace("scale = 2", "scale = 3"))
+    assert Catalog(settings).backend("mine").model("mine-x2").scale == 3
+
+
+def test_a_cache_that_cannot_be_read_or_written_costs_nothing_but_time(settings):
+    settings.cache_dir.parent.mkdir(parents=True)
+    settings.cache_dir.write_text("a file where the folder would be")
+    assert Catalog(settings).backend("nearest").models
