@@ -1,0 +1,181 @@
+"""What people see while a command works: a bar on a terminal, a line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+from upx.cli._meter import Meter
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from upx.cli._console import Console
+    from upx.result import JobProgress
+
+# What ends sooner shows no bar: it would flicker, and rich alone takes longer to load.
+BAR_AFTER_S = 0.5
+LINE_EVERY_S = 5.0
+_STAGES = {
+    "decode": "reading",
+    "start": "waiting for a worker",
+    "inference": "enlarging",
+    "encode": "writing",
+    "done": "done",
+}
+
+
+class Display:
+    """The progress of one command, told from any thread; nothing is shown with ``-q``."""
+
+    def __init__(self, console: Console, *, pictures: int = 0) -> None:
+        self._console = console
+        self._meter = Meter(pictures)
+        self._lock = threading.RLock()
+        self._born = self._line_at = time.monotonic()
+        self._said = ""
+        self._bar: Bar | None = None
+        self._is_terminal = sys.stderr.isatty() and not console.quiet
+        self._ended = False
+
+    def event(self, event: object) -> None:
+        """Hear a report of the host."""
+        from upx.cli._events import tell
+
+        told = tell(event)
+        if not told.state or self._console.verbose:
+            self._console.detail(f"upx: {told.words}")
+        if told.state:
+            with self._lock:
+                self._state(told.words, told.share)
+
+    def progress(self, picture: int, name: str, progress: JobProgress) -> None:
+        """Hear how far one picture is."""
+        with self._lock:
+            now = time.monotonic()
+            if progress.tiles:
+                self._meter.update(picture, progress.tiles_done, progress.tiles, now)
+            eta = self._meter.eta(now)
+            if self._show_bar(now):
+                self._bar_now().picture(picture, f"{name}: {_STAGES[progress.stage]}", progress, eta)
+            elif not self._is_terminal and progress.tiles and now - self._line_at >= LINE_EVERY_S:
+                self._line_at = now
+                self._console.note(f"upx: {name}: {progress.tiles_done}/{progress.tiles} tiles{left_text(eta)}")
+
+    def finish(self, picture: int) -> None:
+        """One picture has ended."""
+        with self._lock:
+            self._meter.finish(picture)
+            if self._bar is not None:
+                self._bar.drop(picture)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        with self._lock:
+            self._ended = True
+            if self._bar is not None:
+                self._bar.stop()
+                self._bar = None
+                self._console.before = self._console.after = _nothing
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _state(self, words: str, share: float | None) -> None:
+        if self._show_bar(time.monotonic()):
+            self._bar_now().state(words, share)
+        elif not self._is_terminal and not self._console.verbose and words != self._said:
+            self._said = words
+            self._console.note(f"upx: {words}")
+
+    def _show_bar(self, now: float) -> bool:
+        return self._is_terminal and not self._ended and now - self._born >= BAR_AFTER_S
+
+    def _bar_now(self) -> Bar:
+        if self._bar is None:
+            self._bar = Bar()
+            # Results and bar may share a terminal: the bar steps aside for every line.
+            self._console.before, self._console.after = self._bar.hide, self._bar.show
+        return self._bar
+
+
+class Bar:
+    """A bar per picture in work, and one for what is prepared; drawn by rich on standard error."""
+
+    def __init__(self) -> None:
+        # rich takes 60 ms to load, which only who watches pays.
+        from rich.console import Console as Terminal
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+        self._rich = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=30),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=Terminal(stderr=True),
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._tasks: dict[int, Any] = {}
+        self._state: Any = None
+        self._rich.start()
+
+    def picture(self, number: int, words: str, progress: JobProgress, eta: float | None) -> None:
+        """Draw one picture's bar."""
+        self._drop_state()
+        if number not in self._tasks:
+            self._tasks[number] = self._rich.add_task("", total=None, note="")
+        tiles = f"{progress.tiles_done}/{progress.tiles} tiles{left_text(eta)}" if progress.tiles else ""
+        total = progress.tiles or None
+        self._rich.update(
+            self._tasks[number], description=words, completed=progress.tiles_done, total=total, note=tiles
+        )
+
+    def state(self, words: str, share: float | None) -> None:
+        """Draw what is being prepared; ``share`` of 1."""
+        if self._state is None:
+            self._state = self._rich.add_task("", total=None, note="")
+        total = None if share is None else 1.0
+        self._rich.update(self._state, description=words, completed=share or 0.0, total=total)
+
+    def drop(self, number: int) -> None:
+        """Remove one picture's bar."""
+        task = self._tasks.pop(number, None)
+        if task is not None:
+            self._rich.remove_task(task)
+
+    def hide(self) -> None:
+        """Clear the line for somebody else's words."""
+        self._rich.stop()
+
+    def show(self) -> None:
+        """Draw again."""
+        self._rich.start()
+
+    def stop(self) -> None:
+        """Clear the line for good."""
+        self._rich.stop()
+
+    def _drop_state(self) -> None:
+        if self._state is not None:
+            self._rich.remove_task(self._state)
+            self._state = None
+
+
+def left_text(eta: float | None) -> str:
+    """``, about 35 s left``, or nothing where nobody knows yet."""
+    from upx.cli._render import time_text
+
+    return "" if eta is None else f", about {time_text(max(1.0, round(eta)))} left"
+
+
+def _nothing() -> None:
+    """No bar is shown."""
