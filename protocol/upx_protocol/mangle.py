@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Callable, Iterator, List, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Sequence, cast
 
+import msgpack
 import numpy as np
 
 from upx_protocol.codec import MAX_HEADER, encode
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Parts = List[bytes]
+# msgpack ships no types.
+_packb = cast("Callable[..., bytes]", msgpack.packb)
+_unpackb = cast("Callable[..., Any]", msgpack.unpackb)
 TILE = np.full((5, 6, 3), 77, np.uint8)
 
 
@@ -89,7 +93,9 @@ def mangled(seed: int, good: Sequence[Parts]) -> Iterator[Parts]:
     rng = random.Random(seed)  # noqa: S311  repeatable, not secret
     ways: Sequence[Callable[[random.Random, Parts], Parts]] = (
         _flip,
-        _flip,
+        _revalue,
+        _revalue,
+        _revalue,
         _cut,
         _insert,
         _shuffle,
@@ -123,6 +129,21 @@ def _flip(rng: random.Random, parts: Parts) -> Parts:
     for _ in range(rng.randint(1, 3) if data else 0):
         data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
     return [*parts[:place], bytes(data), *parts[place + 1 :]]
+
+
+def _revalue(rng: random.Random, parts: Parts) -> Parts:
+    """Good msgpack, wrong contents: one key gets another value."""
+    try:
+        header: Any = _unpackb(parts[0])
+    except ValueError:
+        return parts
+    if type(header) is not dict or not header:
+        return parts
+    deep: Any = {"a": [1]}
+    values: Sequence[Any] = (-1, 0, 1, 2**63, -(2**62), 1.5, float("nan"), "", "s" * 70, True, None, b"", [[1]], deep)
+    changed = cast("Dict[str, Any]", header)
+    changed[rng.choice(list(changed))] = rng.choice(values)
+    return [_packb(changed), *parts[1:]]
 
 
 def _cut(rng: random.Random, parts: Parts) -> Parts:
