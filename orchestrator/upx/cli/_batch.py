@@ -92,7 +92,8 @@ class Batch:
         except BaseException:
             self._cancel.set()
             pool.shutdown(wait=False, cancel_futures=True)
-            wait(futures, timeout=CANCEL_S)
+            # wait() takes a future that was cancelled before it began for one that still runs.
+            wait([future for future in futures if not future.cancelled()], timeout=CANCEL_S)
             self._tell_whole(futures[len(told) :])
             raise
         pool.shutdown()
@@ -162,8 +163,10 @@ class Batch:
             self._console.note(f"upx: {record.input}: {warning}")
         if record.status == "skipped":
             self._console.note(f"upx: {record.input}: skipped, {record.output} exists")
-        if self._console.as_json or record.output is not None:
+        if self._console.as_json:
             self._console.results(record)
+        elif record.output is not None:
+            self._console.line(record.output)
 
     def _tell_whole(self, futures: Sequence[Future[Outcome]]) -> None:
         for future in futures:

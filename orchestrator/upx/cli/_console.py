@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 from upx.errors import EnvBuildError, UpxError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
 ARROW = "→"
 
@@ -24,6 +26,8 @@ class Console:
         self.before: Callable[[], None] = _nothing
         self.after: Callable[[], None] = _nothing
         self._out_closed = False
+        # Lines come from any thread, and the bar steps aside for one at a time.
+        self._lock = threading.RLock()
 
     def results(self, *results: Any) -> None:
         """Print results, all of one kind; a reader that has gone (``| head``) is no failure."""
@@ -36,6 +40,10 @@ class Console:
         else:
             lines = to_lines(results)
         self._out(lines)
+
+    def line(self, text: str) -> None:
+        """Print one line as a result."""
+        self._out([text])
 
     def note(self, line: str) -> None:
         """Tell people, unless they asked for quiet."""
@@ -78,24 +86,28 @@ class Console:
     def _out(self, lines: Sequence[str]) -> None:
         if self._out_closed or not lines:
             return
-        self.before()
-        try:
-            for line in lines:
-                _write(sys.stdout, line)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            self._out_closed = True
-            silence_stdout()
-        finally:
-            self.after()
+        with self._lock, self._aside():
+            try:
+                for line in lines:
+                    _write(sys.stdout, line)
+                sys.stdout.flush()
+            except BrokenPipeError:
+                self._out_closed = True
+                silence_stdout()
 
     def _err(self, line: str) -> None:
+        with self._lock, self._aside():
+            try:
+                sys.stderr.write(f"{line}\n")
+                sys.stderr.flush()
+            except BrokenPipeError:
+                self.quiet = True  # nobody is left to tell
+
+    @contextmanager
+    def _aside(self) -> Generator[None]:
         self.before()
         try:
-            sys.stderr.write(f"{line}\n")
-            sys.stderr.flush()
-        except BrokenPipeError:
-            self.quiet = True  # nobody is left to tell
+            yield
         finally:
             self.after()
 

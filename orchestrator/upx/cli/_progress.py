@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # What ends sooner shows no bar: it would flicker, and rich alone takes longer to load.
 BAR_AFTER_S = 0.5
 LINE_EVERY_S = 5.0
+# A tile may take minutes: what is shown moves on meanwhile.
+TICK_S = 1.0
 _STAGES = {
     "decode": "reading",
     "start": "waiting for a worker",
@@ -38,7 +40,9 @@ class Display:
         self._said = ""
         self._bar: Bar | None = None
         self._is_terminal = sys.stderr.isatty() and not console.quiet
-        self._ended = False
+        self._running: dict[int, tuple[str, JobProgress]] = {}
+        self._ended = threading.Event()
+        self._ticker: threading.Thread | None = None
 
     def event(self, event: object) -> None:
         """Hear a report of the host."""
@@ -55,26 +59,26 @@ class Display:
         """Hear how far one picture is."""
         with self._lock:
             now = time.monotonic()
+            self._running[picture] = name, progress
             if progress.tiles:
                 self._meter.update(picture, progress.tiles_done, progress.tiles, now)
-            eta = self._meter.eta(now)
-            if self._show_bar(now):
-                self._bar_now().picture(picture, f"{name}: {_STAGES[progress.stage]}", progress, eta)
-            elif not self._is_terminal and progress.tiles and now - self._line_at >= LINE_EVERY_S:
-                self._line_at = now
-                self._console.note(f"upx: {name}: {progress.tiles_done}/{progress.tiles} tiles{left_text(eta)}")
+            self._show(picture, now)
+            self._start_ticking()
 
     def finish(self, picture: int) -> None:
         """One picture has ended."""
         with self._lock:
             self._meter.finish(picture)
+            self._running.pop(picture, None)
             if self._bar is not None:
                 self._bar.drop(picture)
 
     def close(self) -> None:
         """Take the bar away."""
+        self._ended.set()
+        if self._ticker is not None:
+            self._ticker.join()
         with self._lock:
-            self._ended = True
             if self._bar is not None:
                 self._bar.stop()
                 self._bar = None
@@ -88,6 +92,27 @@ class Display:
     ) -> None:
         self.close()
 
+    def _show(self, picture: int, now: float) -> None:
+        name, progress = self._running[picture]
+        words, eta = f"{name}: {_STAGES[progress.stage]}", self._meter.eta(now)
+        if self._show_bar(now):
+            self._bar_now().picture(picture, words, progress, eta)
+        elif not self._is_terminal and now - self._line_at >= LINE_EVERY_S:
+            self._line_at = now
+            tiles = f", {progress.tiles_done}/{progress.tiles} tiles{left_text(eta)}" if progress.tiles else ""
+            self._console.note(f"upx: {words}{tiles}")
+
+    def _start_ticking(self) -> None:
+        if self._ticker is None and not self._console.quiet and not self._ended.is_set():
+            self._ticker = threading.Thread(target=self._tick, name="upx-progress", daemon=True)
+            self._ticker.start()
+
+    def _tick(self) -> None:
+        while not self._ended.wait(TICK_S):
+            with self._lock:
+                for picture in list(self._running):
+                    self._show(picture, time.monotonic())
+
     def _state(self, words: str, share: float | None) -> None:
         if self._show_bar(time.monotonic()):
             self._bar_now().state(words, share)
@@ -96,7 +121,7 @@ class Display:
             self._console.note(f"upx: {words}")
 
     def _show_bar(self, now: float) -> bool:
-        return self._is_terminal and not self._ended and now - self._born >= BAR_AFTER_S
+        return self._is_terminal and not self._ended.is_set() and now - self._born >= BAR_AFTER_S
 
     def _bar_now(self) -> Bar:
         if self._bar is None:
@@ -126,6 +151,7 @@ class Bar:
         )
         self._tasks: dict[int, Any] = {}
         self._state: Any = None
+        self._stopped = False
         self._rich.start()
 
     def picture(self, number: int, words: str, progress: JobProgress, eta: float | None) -> None:
@@ -157,11 +183,13 @@ class Bar:
         self._rich.stop()
 
     def show(self) -> None:
-        """Draw again."""
-        self._rich.start()
+        """Draw again, unless it was taken away for good meanwhile."""
+        if not self._stopped:
+            self._rich.start()
 
     def stop(self) -> None:
         """Clear the line for good."""
+        self._stopped = True
         self._rich.stop()
 
     def _drop_state(self) -> None:
@@ -172,9 +200,11 @@ class Bar:
 
 def left_text(eta: float | None) -> str:
     """``, about 35 s left``, or nothing where nobody knows yet."""
+    if eta is None:
+        return ""
     from upx.cli._render import time_text
 
-    return "" if eta is None else f", about {time_text(max(1.0, round(eta)))} left"
+    return f", about {time_text(max(1.0, round(eta)))} left"
 
 
 def _nothing() -> None:

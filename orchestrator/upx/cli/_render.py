@@ -84,11 +84,6 @@ def text(result: Any) -> list[str]:
 
 
 @text.register
-def _picture(result: Record) -> list[str]:
-    return [] if result.output is None else [result.output]
-
-
-@text.register
 def _version(result: kinds.Version) -> list[str]:
     return [f"upx {result.version} (protocol {result.protocol}, Python {result.python})"]
 

@@ -28,10 +28,9 @@ from upx.cli._options import (
 
 if TYPE_CHECKING:
     from upx.cli._results import BenchRow
-    from upx.host import Host
     from upx.jobs import JobOptions
     from upx.result import Record
-    from upx.routes import Request
+    from upx.session import Session
 
 app = verb_app()
 EXAMPLES = """
@@ -78,7 +77,11 @@ def bench(
                 request = Request(
                     backend, model, device=parse_device(device), workers=number, accept_licence=accept_licence
                 )
-                rows.append(_measure(host, request, source, options, repeat=repeat, offline=offline))
+                with host.open(request, offline=offline) as session:
+                    # auto may be a number that was measured already
+                    count = session.prepare().workers
+                    if count not in {row.workers for row in rows}:
+                        rows.append(_measure(session, source, options, repeat=repeat, workers=count))
     console.results(*rows)
     return 0
 
@@ -95,15 +98,12 @@ def draw(path: Path, side: int) -> Path:
     return path
 
 
-def _measure(
-    host: Host, request: Request, source: Path, options: JobOptions, *, repeat: int, offline: bool
-) -> BenchRow:
-    with host.open(request, offline=offline) as session, tempfile.TemporaryDirectory(prefix="upx-bench-") as folder:
+def _measure(session: Session, source: Path, options: JobOptions, *, repeat: int, workers: int) -> BenchRow:
+    with tempfile.TemporaryDirectory(prefix="upx-bench-") as folder:
         session.warm()
         # The first run pays for what is loaded once; it is not counted.
         records = [session.run(source, Path(folder) / "out.png", options).record for _ in range(repeat + 1)][1:]
-        count = session.prepare().workers
-    return _row(min(records, key=lambda record: record.seconds), count)
+    return _row(min(records, key=lambda record: record.seconds), workers)
 
 
 def _row(record: Record, workers: int) -> BenchRow:

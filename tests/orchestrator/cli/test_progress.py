@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
+import time
 
 import pytest
 
@@ -157,6 +159,32 @@ def test_what_ends_soon_shows_no_bar(terminal, monkeypatch) -> None:
     assert screen.getvalue() == ""
 
 
+def test_a_tile_that_takes_long_still_lets_lines_come(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(_progress, "LINE_EVERY_S", 0.02)
+    monkeypatch.setattr(_progress, "TICK_S", 0.01)
+    with Display(Console(), pictures=1) as display:
+        display.progress(0, "a.png", JobProgress("inference", 1, 8))
+        deadline = time.monotonic() + 10
+        said = ""
+        while said.count("upx: a.png: enlarging, 1/8 tiles") < 3 and time.monotonic() < deadline:
+            said += capsys.readouterr().err
+            time.sleep(0.01)
+    assert said.count("upx: a.png: enlarging, 1/8 tiles") >= 3
+
+
+def test_a_line_that_comes_after_the_end_does_not_bring_the_bar_back(terminal) -> None:
+    screen = terminal()
+    console = Console()
+    display = Display(console, pictures=1)
+    display.progress(0, "a.png", JobProgress("inference", 1, 8))
+    late = console.after
+    display.close()
+    late()
+    display.progress(0, "a.png", JobProgress("inference", 2, 8))
+    assert "2/8" not in screen.getvalue()
+    assert not [thread for thread in threading.enumerate() if thread.name == "upx-progress"]
+
+
 def test_every_report_of_a_pool_has_words() -> None:
     able = Capabilities(4, SizeRequirements(), "cpu")
     reports = {
@@ -180,8 +208,6 @@ def test_every_report_of_a_pool_has_words() -> None:
 def test_a_name_that_is_no_unicode_is_printed_byte_for_byte(monkeypatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="utf-8"))
-    from upx.result import Record
-
     name = os.fsdecode(b"caf\xe9.png")
-    Console().results(Record(input=name, output=name, status="done"))
+    Console().line(name)
     assert raw.getvalue() == b"caf\xe9.png\n"

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -278,7 +279,7 @@ def test_setting_up_is_told_as_it_goes(upx, host, picture) -> None:
 def test_without_a_terminal_a_line_comes_every_few_seconds(upx, picture, monkeypatch) -> None:
     monkeypatch.setattr(_progress, "LINE_EVERY_S", 0.0)
     picture("a.png")
-    assert "upx: a.png: 4/4 tiles, about" in upx("up", "a.png").err
+    assert "upx: a.png: enlarging, 4/4 tiles, about" in upx("up", "a.png").err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -298,6 +299,7 @@ def test_an_interrupt_cancels_tells_what_is_whole_and_ends_with_130(upx, host, p
     Interrupts().install()
     thread = threading.Thread(target=interrupt)
     thread.start()
+    began = time.monotonic()
     try:
         ended = upx("up", "a.png", "b.png", "c.png")
     finally:
@@ -305,6 +307,7 @@ def test_an_interrupt_cancels_tells_what_is_whole_and_ends_with_130(upx, host, p
         for name, handler in before.items():
             signal.signal(name, handler)
     assert ended.code == 130
+    assert time.monotonic() - began < 5
     assert host.sessions[0].cancelled.is_set()
     assert host.sessions[0].closed
     assert "upx: interrupted" in ended.err

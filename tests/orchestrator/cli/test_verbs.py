@@ -169,13 +169,15 @@ def test_warm_loads_and_keeps(upx, host) -> None:
 
 def test_bench_measures_each_number_of_workers(upx, host, monkeypatch) -> None:
     class Plan:
-        workers = 2
+        def __init__(self, workers) -> None:
+            self.workers = workers
 
-    monkeypatch.setattr(FakeSession, "prepare", lambda _: Plan())
+    monkeypatch.setattr(FakeSession, "prepare", lambda session: Plan(session.host.requests[-1].workers or 2))
     ended = upx("bench", "--size", "16", "--repeat", "2", "--json")
     rows = records(ended)
     assert [request.workers for request in host.requests] == [1, 0]
     assert [session.ran.__len__() for session in host.sessions] == [3, 3]
+    assert [row["workers"] for row in rows] == [1, 2]
     assert rows[0]["stages"] == {"inference": 0.8, "encode": 0.2}
     assert rows[0]["tiles_per_second"] == 8.0
     assert rows[0]["megapixels_per_second"] == pytest.approx(64 / 1e6 / 0.5, abs=1e-4)

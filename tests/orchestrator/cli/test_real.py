@@ -1,0 +1,153 @@
+"""The command with real environments and workers: the nearest backend, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+DEADLINE_S = 60
+
+
+@pytest.fixture(scope="module")
+def home(upx_env, tmp_path_factory) -> dict[str, str]:
+    """A home whose environment of nearest is shared with other tests, and whose workers are its own."""
+    own = tmp_path_factory.mktemp("own")
+    (own / "data").symlink_to(Path(upx_env["UPX_HOME"]) / "data", target_is_directory=True)
+    Path(upx_env["UPX_HOME"], "data").mkdir(parents=True, exist_ok=True)
+    return {**upx_env, "UPX_HOME": str(own)}
+
+
+@pytest.fixture
+def upx(home, tmp_path):
+    def call(*args: object, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-m", "upx", *map(str, args)]
+        return subprocess.run(
+            command, input=stdin, capture_output=True, timeout=DEADLINE_S, check=False, cwd=tmp_path, env=home
+        )
+
+    yield call
+    stopped = call("stop", "--all", "--force")
+    assert stopped.returncode == 0, stopped.stderr
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """A picture of noise, 40 wide and 30 high."""
+    path = tmp_path / "in.png"
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def test_a_picture_is_enlarged_and_the_worker_serves_the_next_command(upx, picture, tmp_path) -> None:
+    first = upx("up", "in.png", "-b", "nearest", "--json")
+    assert first.returncode == 0, first.stderr
+    record, _ = map(json.loads, first.stdout.splitlines())
+    assert (record["out_size"], record["model"], record["output"]) == ([160, 120], "nearest-x4", "in_4x_nearest-x4.png")
+    small, big = np.asarray(Image.open(picture)), np.asarray(Image.open(tmp_path / record["output"]))
+    assert np.array_equal(big, small.repeat(4, axis=0).repeat(4, axis=1))
+
+    (worker,) = map(json.loads, upx("ps", "--json").stdout.splitlines())
+    assert (worker["backend"], worker["keep_alive"], worker["tied"]) == ("nearest", 300.0, False)
+    second = upx("up", "in.png", "-b", "nearest", "-s", "2", "-o", "two.png", "-v")
+    assert second.returncode == 0, second.stderr
+    again = upx("up", "in.png", "-b", "nearest", "-o", "again.png", "-v")
+    assert f"was running already, process {worker['pid']}".encode() in again.stderr
+    (stopped,) = [json.loads(line) for line in upx("stop", worker["id"], "--json").stdout.splitlines()]
+    assert (stopped["id"], stopped["outcome"]) == (worker["id"], "drained")
+
+
+def test_bad_pictures_are_told_and_the_others_are_done(upx, picture, tmp_path) -> None:
+    (tmp_path / "words.png").write_text("no picture")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "half.png").write_bytes(picture.read_bytes()[:200])
+    (tmp_path / "none").mkdir()
+    (tmp_path / "out").mkdir()
+    names = ["words.png", "empty.png", "half.png", "none", "gone.png", "in.png"]
+    ended = upx("up", *names, "-b", "nearest", "--keep-alive", "0", "-o", "out/")
+    assert ended.returncode == 3
+    assert ended.stdout.decode().splitlines() == [f"out{os.sep}in_4x_nearest-x4.png"]
+    said = ended.stderr.decode()
+    for name in names[:-1]:
+        assert f"upx: {name}: " in said
+    assert said.count("  → ") == 5
+    assert "Traceback" not in said
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["in_4x_nearest-x4.png"]
+
+
+def test_a_picture_goes_through_standard_input_and_output(upx, picture) -> None:
+    ended = upx(
+        "up", "-", "-o", "-", "-b", "nearest", "-f", "png", "--keep-alive", "0", "-q", stdin=picture.read_bytes()
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    import io
+
+    assert Image.open(io.BytesIO(ended.stdout)).size == (160, 120)
+
+
+def test_a_job_that_runs_out_of_memory_ends_with_6_and_a_worker_that_never_starts_with_7(upx, picture) -> None:
+    tied = ["-b", "nearest", "--keep-alive", "0"]
+    out_of_memory = upx("up", "in.png", *tied, "--set", "oom_above=1")
+    assert out_of_memory.returncode == 6, out_of_memory.stderr
+    lost = upx("up", "in.png", *tied, "--set", "load_fail=crash")
+    assert lost.returncode == 7, lost.stderr
+    for ended in (out_of_memory, lost):
+        assert ended.stderr.startswith(b"upx: ")
+        assert b"  \xe2\x86\x92 " in ended.stderr
+        assert b"Traceback (most recent call last):\n  File" not in ended.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_no_half_picture_and_the_detached_worker(upx, home, picture, tmp_path, number) -> None:
+    slow = ["-b", "nearest", "-t", "16", "--set", "delay=0.3", "-o", "slow.png"]
+    command = subprocess.Popen(
+        [sys.executable, "-m", "upx", "up", "in.png", *slow, "-v"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, env=home,
+    )  # fmt: skip
+    assert command.stderr is not None
+    for line in command.stderr:
+        if b"ready on cpu" in line:
+            break
+    time.sleep(0.4)  # a tile is in flight
+    began = time.monotonic()
+    command.send_signal(number)
+    _, said = command.communicate(timeout=DEADLINE_S)
+    assert command.returncode == 130
+    assert time.monotonic() - began < 10
+    assert b"upx: interrupted" in said
+    assert b"Traceback" not in said
+    assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
+    (worker,) = map(json.loads, upx("ps", "--json").stdout.splitlines())
+    assert worker["tied"] is False
+
+
+def test_the_environments_are_listed_checked_and_mended(upx) -> None:
+    assert upx("setup", "nearest").returncode == 0
+    (entry,) = [
+        each for each in map(json.loads, upx("env", "list", "--json").stdout.splitlines()) if each["name"] == "nearest"
+    ]
+    assert entry["state"] == "complete"
+    doctor = upx("doctor", "--json")
+    checks = [json.loads(line) for line in doctor.stdout.splitlines()]
+    assert {check["name"] for check in checks} >= {"python", "uv", "data", "sockets", "backend nearest", "workers"}
+    assert next(check for check in checks if check["name"] == "environment nearest")["status"] == "ok"
+
+
+def test_a_model_is_warmed_and_the_machine_is_measured(upx) -> None:
+    warmed = upx("warm", "nearest", "--json")
+    assert warmed.returncode == 0, warmed.stderr
+    assert json.loads(warmed.stdout)["keep_alive"] == 300.0
+    assert len(upx("ps", "--json").stdout.splitlines()) == 1
+    measured = upx("bench", "-b", "nearest", "--size", "64", "--repeat", "1", "--json")
+    assert measured.returncode == 0, measured.stderr
+    rows = [json.loads(line) for line in measured.stdout.splitlines()]
+    assert rows
+    assert all(row["megapixels_per_second"] > 0 and 0.9 < sum(row["stages"].values()) < 1.1 for row in rows)
