@@ -157,8 +157,8 @@ class Batch:
         record, error = outcome.record, outcome.error
         if error is not None:
             self._console.failure(error, about=record.input)
-            if error.__cause__ is not None:
-                self._console.traceback(error.__cause__) if type(error) is UpxError else None
+            if type(error) is UpxError and error.__cause__ is not None:  # a fault of our own
+                self._console.traceback(error.__cause__)
         for warning in record.warnings:
             self._console.note(f"upx: {record.input}: {warning}")
         if record.status == "skipped":

@@ -20,6 +20,7 @@ BAR_AFTER_S = 0.5
 LINE_EVERY_S = 5.0
 # A tile may take minutes: what is shown moves on meanwhile.
 TICK_S = 1.0
+_MINUTE = 60
 _STAGES = {
     "decode": "reading",
     "start": "waiting for a worker",
@@ -152,13 +153,13 @@ class Bar:
         self._tasks: dict[int, Any] = {}
         self._state: Any = None
         self._stopped = False
-        self._rich.start()
 
     def picture(self, number: int, words: str, progress: JobProgress, eta: float | None) -> None:
         """Draw one picture's bar."""
         self._drop_state()
         if number not in self._tasks:
             self._tasks[number] = self._rich.add_task("", total=None, note="")
+            self._rich.start()
         tiles = f"{progress.tiles_done}/{progress.tiles} tiles{left_text(eta)}" if progress.tiles else ""
         total = progress.tiles or None
         self._rich.update(
@@ -169,6 +170,7 @@ class Bar:
         """Draw what is being prepared; ``share`` of 1."""
         if self._state is None:
             self._state = self._rich.add_task("", total=None, note="")
+            self._rich.start()
         total = None if share is None else 1.0
         self._rich.update(self._state, description=words, completed=share or 0.0, total=total)
 
@@ -183,8 +185,8 @@ class Bar:
         self._rich.stop()
 
     def show(self) -> None:
-        """Draw again, unless it was taken away for good meanwhile."""
-        if not self._stopped:
+        """Draw again, unless there is nothing to draw or it was taken away for good meanwhile."""
+        if not self._stopped and self._rich.tasks:
             self._rich.start()
 
     def stop(self) -> None:
@@ -204,7 +206,9 @@ def left_text(eta: float | None) -> str:
         return ""
     from upx.cli._render import time_text
 
-    return f", about {time_text(max(1.0, round(eta)))} left"
+    # Tenths would claim more than anybody knows.
+    seconds = max(1, round(eta))
+    return f", about {seconds} s left" if seconds < _MINUTE else f", about {time_text(seconds)} left"
 
 
 def _nothing() -> None:

@@ -116,7 +116,7 @@ def test_a_terminal_gets_a_bar_with_stage_tiles_and_time_left_which_is_taken_awa
         display.finish(0)
     shown = screen.getvalue()
     assert "a.png: enlarging" in shown
-    assert "3/8 tiles, about 1.0 s left" in shown
+    assert "3/8 tiles, about 1 s left" in shown
     assert "a line beside the bar\n" in shown
     assert capsys.readouterr().out == ""
     assert console.before is console.after

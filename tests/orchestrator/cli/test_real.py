@@ -151,3 +151,21 @@ def test_a_model_is_warmed_and_the_machine_is_measured(upx) -> None:
     rows = [json.loads(line) for line in measured.stdout.splitlines()]
     assert rows
     assert all(row["megapixels_per_second"] > 0 and 0.9 < sum(row["stages"].values()) < 1.1 for row in rows)
+
+
+def test_an_interrupt_while_an_environment_is_built_leaves_none_behind(upx_env, picture, tmp_path) -> None:
+    home = tmp_path / "fresh"
+    env = {**upx_env, "UPX_HOME": str(home)}
+    command = subprocess.Popen(
+        [sys.executable, "-m", "upx", "up", "in.png", "-b", "nearest"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, env=env,
+    )  # fmt: skip
+    assert command.stderr is not None
+    assert b"environment" in command.stderr.readline()
+    command.send_signal(signal.SIGINT)
+    _, said = command.communicate(timeout=DEADLINE_S)
+    assert command.returncode == 130
+    assert b"Traceback" not in said
+    venvs = home / "data" / "venvs"
+    assert [path for path in venvs.iterdir() if path.is_dir()] == []
+    assert not (tmp_path / "in_4x_nearest-x4.png").exists()
