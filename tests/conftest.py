@@ -62,17 +62,31 @@ def _run_folder(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture(autouse=True)
-def leaves_nothing_behind(_run_folder: bytes) -> Iterator[None]:
+def leaves_nothing_behind(request: pytest.FixtureRequest, _run_folder: bytes) -> Iterator[None]:
     """After each test: no process of its own still lives, and no descriptor of its own is still open.
 
-    Detached workers are found too, by this run's folder in their command line.
+    Detached workers are found too, by this run's folder in their command line. A module marked ``shared_workers``
+    is looked at when it ends.
     """
+    if request.node.get_closest_marker("shared_workers"):
+        yield
+    else:
+        yield from _looked_after(_run_folder)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def module_leaves_nothing_behind(_run_folder: bytes) -> Iterator[None]:
+    """The same after each module."""
+    yield from _looked_after(_run_folder)
+
+
+def _looked_after(run_folder: bytes) -> Iterator[None]:
     if not PROC.is_dir():
         yield
         return
-    processes, descriptors = set(_our_processes(_run_folder)), _descriptors()
+    processes, descriptors = set(_our_processes(run_folder)), _descriptors()
     yield
-    left = _wait_for_nothing(lambda: {p: c for p, c in _our_processes(_run_folder).items() if p not in processes})
+    left = _wait_for_nothing(lambda: {p: c for p, c in _our_processes(run_folder).items() if p not in processes})
     assert not left, f"processes left behind: {left}"
     opened = _wait_for_nothing(lambda: {f: t for f, t in _descriptors().items() if descriptors.get(f) != t})
     assert not opened, f"descriptors left open: {opened}"

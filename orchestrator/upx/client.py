@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from upx.config import Settings
-from upx.errors import OutputPathError, ParameterError, UpxError
+from upx.errors import OutputPathError, ParameterError, UpxError, WorkerError
 from upx.jobs import Input, JobOptions
 from upx.naming import Facts, parse_output, plan_outputs
 from upx.result import ErrorRecord, JobProgress, Record, Result
@@ -95,6 +96,7 @@ class Upscaler:
         self._threads: ThreadPoolExecutor | None = None
         self._running: set[JobFuture] = set()
         self._closed = False
+        self._pid = os.getpid()
 
     def __call__(
         self,
@@ -182,15 +184,15 @@ class Upscaler:
         self.close()
 
     def _started(self) -> ThreadPoolExecutor:
+        self._refuse_closed()
         with self._lock:
-            self._refuse_closed()
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(JOBS_AT_ONCE, thread_name_prefix="upx-job")
             return self._threads
 
     def _opened(self) -> Session:
+        self._refuse_closed()
         with self._lock:
-            self._refuse_closed()
             if self._session is None:
                 from upx.host import Host
 
@@ -199,6 +201,11 @@ class Upscaler:
             return self._session
 
     def _refuse_closed(self) -> None:
+        if os.getpid() != self._pid:
+            # Threads, sockets and locks stayed behind in the parent.
+            raise WorkerError(
+                "this process is a forked copy of the one that made the Upscaler", hint="make another one"
+            )
         if self._closed:
             raise UpxError("this Upscaler is closed", hint="make another one")
 

@@ -17,6 +17,9 @@ import upx
 from upx.errors import ModelError, ParameterError, TileRefusedError, UnreadablePictureError, UnsupportedPictureError
 
 
+pytestmark = pytest.mark.shared_workers
+
+
 @pytest.fixture(scope="module")
 def home(upx_home):
     with pytest.MonkeyPatch.context() as patch:

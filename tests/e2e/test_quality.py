@@ -9,6 +9,8 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import upx
 
+pytestmark = pytest.mark.shared_workers
+
 PHOTOGRAPHS = ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "retina.jpg", "hubble_deep_field.jpg"]
 
 
