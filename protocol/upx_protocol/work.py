@@ -173,8 +173,9 @@ class Work:
         ticket = self._next_ticket()
         if ticket is not None:
             self._running, self._cancelled = BatchTask(ticket), False
-            self._replies.do(Run(self._running))
+            # Said first: when the batch kills the worker, the host has to know which one it was.
             self._replies.say(ticket.session, Started(ticket.request.id, ticket.request.attempt))
+            self._replies.do(Run(self._running))
 
     def _next_ticket(self) -> Optional[Ticket]:
         ticket = self._sessions.pop()

@@ -199,9 +199,13 @@ def test_the_next_batch_starts_before_the_answers_of_the_last_are_sent(bench: Be
     bench.say(b"a", upscale(3, load_id), session)
     bench.say(b"a", upscale(4, load_id), session)
     actions = bench.service.outcome(BatchEnded((np.zeros((8, 8, 3), np.uint8),)), 0.0)
-    assert isinstance(actions[0], Run)
-    assert isinstance(actions[0].task, BatchTask)
-    assert actions[0].task.ticket.request.id == 4
+    started, run, *answers = actions
+    assert isinstance(started, Send)
+    assert started.message == Started(4, 0)
+    assert isinstance(run, Run)
+    assert isinstance(run.task, BatchTask)
+    assert run.task.ticket.request.id == 4
+    assert kinds([action.message for action in answers]) == ["TileDone", "Credit"]
 
 
 def test_a_credit_that_could_not_be_sent_is_still_spent(bench: Bench) -> None:

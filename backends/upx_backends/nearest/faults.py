@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from upx_protocol.messages import Scalar
-    from upx_protocol.upscaler import LoadRequest
+    from upx_protocol.upscaler import Batch, LoadRequest
 
 CRASH_STATUS = 70
 FOREVER_S = 1_000_000.0
@@ -36,17 +36,22 @@ def on_load(request: LoadRequest) -> None:
         time.sleep(delay / 10)
     kind = str(request.params.get("load_fail") or "")
     if kind == "crash":
-        os._exit(CRASH_STATUS)
+        _crash()
     errors = {"oom": OutOfMemoryError, "input": BadInputError, "transient": TransientError, "fatal": FatalError}
     if kind in errors:
         raise errors[kind]("told to fail while loading")
 
 
-def on_tile(tile: NDArray[Any], params: Mapping[str, Scalar]) -> None:
-    """Obey the job's parameters for one tile."""
+def on_batch(batch: Batch) -> None:
+    """Obey the job's parameters, tile by tile."""
+    for tile in batch.tiles:
+        _on_tile(tile, batch.params)
+
+
+def _on_tile(tile: NDArray[Any], params: Mapping[str, Scalar]) -> None:
     time.sleep(_number(params, "delay"))
     if _applies(tile, params, "crash") or _taken(params, "crash_once_file"):
-        os._exit(CRASH_STATUS)
+        _crash()
     if _applies(tile, params, "hang") or _taken(params, "hang_once_file"):
         time.sleep(FOREVER_S)
     above = _number(params, "oom_above")
@@ -56,6 +61,12 @@ def on_tile(tile: NDArray[Any], params: Mapping[str, Scalar]) -> None:
         raise BadInputError("told to refuse this tile")
     if _applies(tile, params, "error"):
         raise RuntimeError("told to break")
+
+
+def _crash() -> None:
+    # As after some computing: what was said before has left the process.
+    time.sleep(0.05)
+    os._exit(CRASH_STATUS)
 
 
 def _number(params: Mapping[str, Scalar], name: str) -> float:

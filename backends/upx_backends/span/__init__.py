@@ -1,0 +1,1 @@
+"""span: SPAN networks in ncnn, on the CPU."""
