@@ -14,6 +14,11 @@ from upx.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from upx.specs import BackendSpec
+
+# More workers than this gain nothing but memory; their threads take the rest of the cores.
+MOST_WORKERS = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -68,6 +73,17 @@ def gpu_uuids(environ: Mapping[str, str]) -> list[str]:
         return list(by_index.values())
     chosen = [name.strip() for name in visible.split(",") if name.strip()]
     return [by_index.get(name, name) for name in chosen if name in by_index or name in by_index.values()]
+
+
+def share_cores(spec: BackendSpec, wanted: int, *, device: str, cores: int) -> tuple[int, int]:
+    """(workers, threads of each). On a CPU they share the cores; elsewhere one worker feeds the device.
+
+    ``wanted``: workers that the user asked for, 0 for as many as the backend likes best.
+    """
+    if device != "cpu":
+        return wanted or max(spec.workers, 1), spec.threads
+    workers = wanted or spec.workers or min(cores, MOST_WORKERS)
+    return workers, spec.threads or max(1, cores // workers)
 
 
 def usable_cores() -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from upx.assets.find import digest, explicit_assets, find_assets
 from upx.assets.licences import require_licence
-from upx.devices import resolve_device, usable_cores
+from upx.devices import resolve_device, share_cores, usable_cores
 from upx.errors import UsageError
 from upx.routes import with_defaults
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from upx.workers.plan import Timeouts, WorkerPlan
     from upx.workers.pool import WorkerPool
 
-# More workers than this gain nothing but memory; their threads take the rest of the cores.
-MOST_WORKERS = 8
 _JOBS = itertools.count(1)
 
 
@@ -165,7 +163,7 @@ class Session:
             else find_assets(model, venv.site_packages, backend=spec.name)
         )
         staged = stage(spec.folder, spec.module, self._settings)
-        workers, threads = self._workers(device.name)
+        workers, threads = share_cores(spec, request.workers, device=device.name, cores=usable_cores())
         return WorkerPlan(
             backend=spec.name,
             module=f"{spec.module}.worker",
@@ -197,12 +195,3 @@ class Session:
                 hint=f"--precision {' or '.join(('auto', *spec.precisions))}",
             )
         return wanted
-
-    def _workers(self, device: str) -> tuple[int, int]:
-        """(workers, threads of each): on a CPU they share the cores, elsewhere one worker feeds the device."""
-        spec, wanted = self.route.backend, self._request.workers
-        if device != "cpu":
-            return wanted or max(spec.workers, 1), spec.threads
-        cores = usable_cores()
-        workers = wanted or spec.workers or min(cores, MOST_WORKERS)
-        return workers, spec.threads or max(1, cores // workers)

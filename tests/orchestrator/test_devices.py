@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from upx.devices import Device, gpu_uuids, resolve_device
+from upx.devices import Device, gpu_uuids, resolve_device, share_cores
 from upx.errors import UsageError
+from upx.specs import BackendSpec, EnvSpec
 
 
 @pytest.fixture
@@ -43,3 +46,27 @@ def test_a_device_that_is_not_there_is_refused_with_what_is(gpus, wanted):
     with pytest.raises(UsageError) as caught:
         resolve_device(wanted, ["cpu", "cuda"], environ=gpus)
     assert caught.value.hint
+
+
+def spec(workers, threads):
+    return BackendSpec("b", "b", Path(), "b", EnvSpec("b", Path()), (), "b", workers=workers, threads=threads)
+
+
+@pytest.mark.parametrize(
+    ("workers", "threads", "wanted", "cores", "expected"),
+    [
+        (0, 0, 0, 2, (2, 1)),
+        (0, 0, 0, 64, (8, 8)),
+        (0, 0, 1, 4, (1, 4)),
+        (0, 0, 3, 2, (3, 1)),
+        (1, 0, 0, 6, (1, 6)),
+        (1, 1, 0, 6, (1, 1)),
+    ],
+)
+def test_workers_and_threads_share_the_cores(workers, threads, wanted, cores, expected):
+    assert share_cores(spec(workers, threads), wanted, device="cpu", cores=cores) == expected
+
+
+def test_a_gpu_is_fed_by_one_worker_unless_more_are_asked_for():
+    assert share_cores(spec(0, 0), 0, device="cuda:0", cores=8) == (1, 0)
+    assert share_cores(spec(0, 0), 2, device="cuda:0", cores=8) == (2, 0)
