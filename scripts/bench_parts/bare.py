@@ -35,7 +35,7 @@ def side_venv() -> tuple[Path, Path, Path]:
         _uv("pip", "install", "--quiet", "--python", python, PILLOW)
         (folder / "ready").touch()
     files = find_assets(spec.model(spec.default_model), site_packages_path(folder), backend="span")
-    return python, files["param"], files["bin"]
+    return python, files["param"], files["weights"]
 
 
 def _uv(*arguments: str | Path) -> None:

@@ -21,10 +21,9 @@ LEVEL = 1
 
 def load(param: str, weights: str, threads: int) -> ncnn.Net:
     net = ncnn.Net()
+    # The worker's options: ncnn's own, without a GPU.
+    net.opt.use_vulkan_compute = False
     net.opt.num_threads = threads
-    # As the worker's: storing or computing in half precision is off by many levels.
-    for name in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
-        setattr(net.opt, name, False)
     if net.load_param(param) or net.load_model(weights):
         raise SystemExit(f"cannot load {weights}")
     return net

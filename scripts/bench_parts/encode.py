@@ -20,7 +20,7 @@ def measure() -> Table:
     import numpy as np
     from PIL import Image
 
-    with Image.open(picture(SIDE, SIDE)) as source:
+    with Image.open(picture(SIDE, SIDE, of="astronaut.png")) as source:
         pixels = np.array(source)
     target = OUT / "encode.png"
     rows: list[Row] = []

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import statistics
+import sys
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bare import Bare
 from measure import OUT, environment, load, picture
 from report import Row, Table
 
+from upx.jobs import JobOptions
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from upx.client import Upscaler
     from upx.result import Record
+    from upx.session import Session
 
 SHAPES = ((1000, 1000, "retina.jpg"), (1414, 707, "coffee.png"), (500, 2000, "rocket.jpg"))
 PAIRS, THREADS = 5, 2
@@ -23,15 +27,16 @@ STAGES = ("decode", "tile", "transport", "inference", "stitch", "encode")
 
 
 def measure() -> Table:
-    import os
-
-    os.environ.update(environment())  # the client reads its settings from there
-    from upx import Upscaler
+    from upx.config import Settings
+    from upx.host import Host
+    from upx.routes import Request
 
     rows: list[Row] = []
     shares: list[str] = []
-    # `workers=0` is the default of the command; one worker of two threads is what it has to beat.
-    with Bare(threads=THREADS) as bare, Upscaler(workers=0) as default, Upscaler(workers=1) as single:
+    with Bare(threads=THREADS) as bare, Host(Settings.from_env(environment())) as host:
+        # `workers=0` is the default of the command; one worker of two threads is what it has to beat.
+        default, single = host.open(Request(workers=0)), host.open(Request(workers=1))
+        single.route = replace(single.route, backend=replace(single.route.backend, threads=THREADS))
         for width, height, name in SHAPES:
             source = picture(width, height, of=name)
             seconds, records = _shape(source, bare, {"upx": default, "one worker": single})
@@ -44,7 +49,7 @@ def measure() -> Table:
     return Table("isolation", title, tuple(rows), notes)
 
 
-def _shape(source: Path, bare: Bare, ups: dict[str, Upscaler]) -> tuple[dict[str, list[float]], list[Record]]:
+def _shape(source: Path, bare: Bare, ups: dict[str, Session]) -> tuple[dict[str, list[float]], list[Record]]:
     seconds: dict[str, list[float]] = defaultdict(list)
     records: list[Record] = []
     first = {name: _up(up, source) for name, up in ups.items()}  # workers are warm from here on
@@ -60,12 +65,13 @@ def _shape(source: Path, bare: Bare, ups: dict[str, Upscaler]) -> tuple[dict[str
                 record = _up(ups[name], source)
                 seconds[name].append(record.seconds)
                 records += [record] if name == "upx" else []
+            print(f"{source.stem}: {name} {seconds[name][-1]:.2f} s", file=sys.stderr, flush=True)
     _same(target, OUT / "isolation.png")
     return seconds, records
 
 
-def _up(up: Upscaler, source: Path) -> Record:
-    return up.submit(source, OUT / "isolation.png").result().record
+def _up(session: Session, source: Path) -> Record:
+    return session.run(source, OUT / "isolation.png", JobOptions()).record
 
 
 def _plan(record: Record):
@@ -100,13 +106,13 @@ def _rows(shape: str, seconds: dict[str, list[float]]) -> list[Row]:
     return [
         Row(f"{shape}: bare loop", median["bare"], "s"),
         Row(f"{shape}: upx up, its default", median["upx"], "s"),
-        Row(f"{shape}: upx up, one worker", median["one worker"], "s"),
+        Row(f"{shape}: upx up, one worker of two threads", median["one worker"], "s"),
         Row(
             f"{shape}: ratio",
             median["upx"] / median["bare"],
             "",
             GOAL,
-            f"one worker {median['one worker'] / median['bare']:.2f}",
+            f"one worker of two threads {median['one worker'] / median['bare']:.2f}",
         ),
     ]
 
