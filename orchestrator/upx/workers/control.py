@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -25,6 +25,7 @@ HELLO_S = 2.0
 # A worker that was sent SIGTERM drops what it computes after 3 s.
 TERM_S = 4.0
 KILL_S = 5.0
+BIND_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ def _names(info: WorkerInfo) -> set[str]:
 
 def end_worker(info: WorkerInfo, settings: Settings, *, force: bool, timeout: float) -> Stopped:
     """End one worker; see ``stop``."""
+    info = _bound(info)
     held = process.adopt(info.pid, info.start_ticks)
     if held is None or not registry.present(info.path, info.inode):
         if held is not None:
@@ -76,6 +78,15 @@ def end_worker(info: WorkerInfo, settings: Settings, *, force: bool, timeout: fl
     if how != "draining":
         registry.discard(info)
     return Stopped(info, how)
+
+
+def _bound(info: WorkerInfo) -> WorkerInfo:
+    """The worker once it has bound: one that is starting has no pid yet that anybody could hold."""
+    until = time.monotonic() + BIND_S
+    while info.starting and info.alive and time.monotonic() < until:
+        time.sleep(0.02)
+        info = registry.read(info.path) or replace(info, alive=False)
+    return info
 
 
 def _end(info: WorkerInfo, held: process.Process, settings: Settings, *, force: bool, timeout: float) -> How:

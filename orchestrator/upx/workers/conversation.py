@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 CLASSES = frozenset({"oom", "input", "fatal", "transient"})
 WRONG_LOAD = "load"
+# Sessions that may be lost without a tile between them.
+MOST_FORGOTTEN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class Conversation:
         self._number = 0
         self._load_number = -1
         self._credit = (1, 0)
+        self._forgotten = 0
         self._handlers: dict[type[Any], Callable[[Any, float], list[Happening]]] = {
             wire.Ready: self._ready,
             wire.Progress: self._progress,
@@ -187,7 +190,7 @@ class Conversation:
         if message.reason == "session":
             if not self._session or session != self._session:
                 return []
-            return self._again(now)
+            return self._again(now, message)
         if message.reason == "credit":
             return [BatchRefused(now, self.worker, message.id)] if self.phase == "serving" else []
         awaited = self._number if self.phase == "greeting" else self._load_number
@@ -195,9 +198,14 @@ class Conversation:
             self.refused = message
         return []
 
-    def _again(self, now: float) -> list[Happening]:
+    def _again(self, now: float, why: wire.Reject | None = None) -> list[Happening]:
+        """Our session is gone. Greet again, but not for ever: a worker that only ever forgets is of no use."""
         served = self.phase == "serving"
-        self.greet(now)
+        self._forgotten += 1
+        if why is not None and (not served or self._forgotten > MOST_FORGOTTEN):
+            self.phase, self.refused = "loading", why
+        else:
+            self.greet(now)
         return [SessionLost(now, self.worker)] if served else []
 
     def _ready(self, _message: wire.Ready, _now: float) -> list[Happening]:
@@ -237,6 +245,7 @@ class Conversation:
     def _tile_done(self, message: wire.TileDone, buffers: tuple[Bytes, ...], now: float) -> list[Happening]:
         if not buffers or self.capabilities is None:
             return []
+        self._forgotten = 0
         answer = Answer(message.bufs[0], buffers[0], message.seconds, self.name, self.capabilities.scale)
         return [TileDone(now, self.worker, message.id, message.attempt, message.index, answer)]
 
@@ -262,4 +271,4 @@ class Conversation:
 
     def _bye(self, _message: wire.Message, now: float) -> list[Happening]:
         self.left = True
-        return [Leaving(now, self.worker)]
+        return [Leaving(now, self.worker)] if self.phase == "serving" else []

@@ -224,9 +224,11 @@ class Launch:
         if self.process is not None and (words := self.process.ended()):
             raise self._failed(f"it ended with {words}{faults.last_line(self.process.log)}")
         info = registry.read(entry.path)
-        if info is None or info.inode != entry.inode or not info.alive:
-            return self._vanished("its registry entry vanished")
-        if info.starting:
+        gone = info is None or info.inode != entry.inode or not info.alive
+        if gone and self.process is None:
+            return self.again()
+        if info is None or gone or info.starting:
+            # One of ours whose entry is gone is about to end; then its exit status and last words are known.
             return self._vanished(f"it did not bind in {self._timeouts.start:g} s") if now > self._deadline else None
         adopted = self.process is None
         worker = self.process or process.adopt(info.pid, info.start_ticks)

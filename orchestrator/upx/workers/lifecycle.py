@@ -156,7 +156,8 @@ def _credited(draft: Draft, it: Credited) -> None:
     worker = draft.workers.get(it.worker)
     if worker is not None:
         tiles = min(worker.most_tiles, worker.tiles + max(0, it.tiles))
-        draft.workers[it.worker] = replace(worker, tiles=tiles, bytes=min(worker.most_bytes, worker.bytes + it.bytes))
+        nbytes = min(worker.most_bytes, worker.bytes + max(0, it.bytes))
+        draft.workers[it.worker] = replace(worker, tiles=tiles, bytes=nbytes)
 
 
 def _ponged(draft: Draft, it: Ponged) -> None:
@@ -199,7 +200,7 @@ def _session_lost(draft: Draft, it: SessionLost) -> None:
 
 def _leaving(draft: Draft, it: Leaving) -> None:
     worker = draft.workers.get(it.worker)
-    if worker is not None and worker.phase in {"starting", "serving"}:
+    if worker is not None and worker.phase == "serving":
         draft.workers[it.worker] = replace(worker, phase="leaving")
 
 

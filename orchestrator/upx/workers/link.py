@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Literal
 
 from upx.errors import UpxError
-from upx.workers import faults, registry
+from upx.workers import faults, registry, verdict
 from upx.workers.conversation import Conversation
 from upx.workers.events import WorkerDied, WorkerReady
 from upx.workers.happenings import Died, Happening, Serving, StartFailed
@@ -123,67 +123,64 @@ class Link:
             self.talk.greet(now)
         return []
 
+    @property
+    def _adopted(self) -> bool:
+        return self._found is not None and self._found.adopted
+
     def _is_leaving(self) -> bool:
         found = self._found
         return found is not None and not registry.present(found.info.path, found.info.inode)
 
-    def _look_on(self) -> list[Happening]:
-        """An adopted worker is of no use: let it live and look for another."""
+    def _look_on(self) -> None:
+        """The worker is of no use to us: let it live and look for another."""
         self._close()
         self._launch.again()
         self._phase, self._noticed = "launching", 0.0
-        return []
 
     # Talking
 
-    def _hear(self, now: float) -> list[Happening]:
+    def _hear(self, now: float, *, everything: bool = False) -> list[Happening]:
         happened: list[Happening] = []
-        if self._channel is None or self.talk is None:
-            return happened
-        for received in self._channel.receive():
-            happened += self.talk.hear(received, now)
-        if any(isinstance(it, Serving) for it in happened) and self.talk.capabilities is not None:
+        heard = self._channel is not None
+        while heard and self._channel is not None and self.talk is not None:
+            heard = False
+            for received in self._channel.receive():
+                heard = everything
+                happened += self.talk.hear(received, now)
+        served = any(isinstance(it, Serving) for it in happened)
+        if served and self.talk is not None and self.talk.capabilities is not None:
             self._report(WorkerReady(self.name, self.talk.capabilities, now - self._born))
         return happened
 
     def _judge(self, now: float) -> list[Happening]:
-        """Refusals, failed loads and deadlines of a worker that does not serve yet."""
-        talk, adopted = self.talk, self._found is not None and self._found.adopted
-        if talk is None or talk.phase == "serving":
+        """Act on refusals, failed loads and deadlines of a worker that does not serve yet."""
+        if self.talk is None:
             return []
-        if talk.failure is not None:
-            error = faults.load_failed(self._plan, talk.failure, self.log)
-            return self._fail(now, str(error), error, lasting=talk.failure.failure != "transient")
-        if talk.refused is not None and talk.refused.reason == "version":
-            error = faults.version(self._plan, talk.refused)
-            return self._fail(now, str(error), error, lasting=True)
-        if talk.refused is not None:
-            return self._look_on() if adopted else self._fail(now, f"it refused us: {talk.refused.reason}")
-        if now <= talk.deadline:
-            return []
-        if talk.phase == "loading":
-            return self._fail(now, f"it did not load within {self._timeouts.load:g} s")
-        if adopted:
-            return self._look_on()
-        if now - self._born > self._timeouts.start:
-            return self._fail(now, f"it did not answer within {self._timeouts.start:g} s")
-        talk.greet(now)
+        found = verdict.of_start(
+            self.talk, self._plan, self._timeouts, now=now, age=now - self._born, adopted=self._adopted, log=self.log
+        )
+        if found.what == "greet":
+            self.talk.greet(now)
+        elif found.what == "look on":
+            self._look_on()
+        elif found.what != "wait":
+            drain = found.what == "drain" and not self._plan.tied
+            return self._fail(now, found.reason, found.error, lasting=found.lasting, drain=drain)
         return []
 
     def _fail(
-        self, now: float, reason: str, error: UpxError | None = None, *, lasting: bool = False
+        self, now: float, reason: str, error: UpxError | None, *, lasting: bool = False, drain: bool = False
     ) -> list[Happening]:
-        """It will never serve. Ours is ended; one that others may use meanwhile drains first."""
+        """It will never serve. Ours is ended, by ``drain`` where others may use it meanwhile."""
         self.error = error or faults.start_failed(self._plan, reason, self.log)
         self._report(WorkerDied(self.name, reason))
         ours = self.process is not None and self.process.ours
-        if ours and not self._plan.tied and self.talk is not None and self.talk.phase == "loading":
-            self.talk.say(Drain(0))
-            self._close()
-        elif ours and self.process is not None:
+        if ours and not drain and self.process is not None:
             self.process.kill()
             self._phase, self._noticed = "killed", now
         else:
+            if ours and self.talk is not None:
+                self.talk.say(Drain(0))
             self._close()
         return [StartFailed(now, self.number, reason, self.error if lasting else None)]
 
@@ -222,34 +219,22 @@ class Link:
         self._unwatch()
         if not (gone and ended) and now - self._noticed < WAKE_S:
             return []
-        happened: list[Happening] = []
-        while heard := self._hear(now):
-            happened += heard
-        return happened + self._bury(now, ended or "it closed the connection", blame=self._blame())
-
-    def _blame(self) -> bool:
-        """Whether it died against anybody's intent: one that is ended on purpose loses its entry first."""
-        status = self.process.status if self.process is not None else None
-        if self.talk is None or self.talk.left:
-            return False
-        if status is not None and status >= 0:
-            return status > 0
-        return not self._is_leaving()
+        happened = self._hear(now, everything=True)
+        removed, goodbye = self._is_leaving(), self.talk is not None and self.talk.left
+        purpose = verdict.blameless(status=self.process.status, said_goodbye=goodbye, entry_removed=removed)
+        return happened + self._bury(now, ended or "it closed the connection", blame=not purpose)
 
     def _bury(self, now: float, reason: str, *, blame: bool) -> list[Happening]:
-        serving = self.talk is not None and self.talk.phase == "serving"
-        if not serving and self._phase == "talking" and self._found is not None and self._found.adopted:
-            return self._look_on()
-        words = reason + (faults.last_line(self.log) if blame else "")
+        unserved = self._phase == "talking" and (self.talk is None or self.talk.phase != "serving")
+        if unserved and self._adopted:
+            self._look_on()
+            return []
+        words = reason + (faults.last_line(self.log) if blame or unserved else "")
         if self.error is None:
-            self.error = faults.lost(self._plan, words, self.log)
+            self.error = (faults.start_failed if unserved else faults.lost)(self._plan, words, self.log)
             self._report(WorkerDied(self.name, words))
-        if not serving and self._phase == "talking":
-            self.error = faults.start_failed(self._plan, words, self.log)
-            self._close()
-            return [StartFailed(now, self.number, words)]
         self._close()
-        return [Died(now, self.number, words, blame)]
+        return [StartFailed(now, self.number, words)] if unserved else [Died(now, self.number, words, blame)]
 
     def _unwatch(self) -> None:
         if self._watched >= 0:

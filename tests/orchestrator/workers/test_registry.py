@@ -1,0 +1,182 @@
+"""Registry entries: alive is who holds the lock; what the dead leave behind is swept, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+
+from upx.errors import WorkerStartError
+from upx.workers import endpoints, locks, machine, process, registry
+
+IDENTITY = "ab" * 32
+
+
+@pytest.fixture
+def entry(settings):
+    """An entry that this process holds, filled in as a worker does."""
+    fd, path = registry.create(settings, IDENTITY, 0, backend="nearest", endpoint="ipc:///x.sock", tied=False)
+    yield fd, path
+    path.unlink(missing_ok=True)
+    with suppress(OSError):  # closed by the test
+        os.close(fd)
+
+
+def fill(fd: int, **fields) -> None:
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, json.dumps({"schema": 1, "endpoint": "ipc:///y.sock", "tied": False, **fields}).encode(), 0)
+
+
+def test_an_entry_that_is_not_filled_in_is_starting_and_alive(settings, entry) -> None:
+    (info,) = registry.list_workers(settings)
+    assert (info.alive, info.starting, info.backend, info.tied) == (True, True, "nearest", False)
+    assert info.name == "nearest-abababab-0"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"pid": "x", "hosts": [], "endpoint": 3}'])
+def test_an_entry_that_cannot_be_read_counts_as_starting(settings, entry, content) -> None:
+    fd, _ = entry
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, content, 0)
+    (info,) = registry.list_workers(settings)
+    assert (info.alive, info.starting) == (True, True)
+
+
+def test_an_entry_tells_what_the_worker_wrote(settings, entry) -> None:
+    fd, _ = entry
+    fill(fd, pid=os.getpid(), model="m", device="cuda:0", hosts=0, last_used=time.time() - 5, idle_s=300, backend="b")
+    (info,) = registry.list_workers(settings)
+    assert (info.pid, info.model, info.device, info.idle_s, info.starting) == (os.getpid(), "m", "cuda:0", 300, False)
+    assert 4.5 < info.idle < 7
+    assert info.memory > 0
+
+
+def test_a_dead_entry_is_swept_with_its_socket(settings, entry) -> None:
+    fd, path = entry
+    folder = endpoints.socket_folder(settings)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "dead.sock"))
+    fill(fd, endpoint=f"ipc://{folder}/dead.sock")
+    os.close(fd)
+    assert registry.list_workers(settings) == []
+    assert not path.exists()
+    assert list(folder.iterdir()) == []
+
+
+def test_only_a_socket_is_ever_removed(tmp_path) -> None:
+    precious = tmp_path / "precious.sock"
+    precious.write_text("no socket")
+    endpoints.remove_socket(f"ipc://{precious}")
+    assert precious.exists()
+
+
+def test_an_entry_in_the_making_is_not_swept(settings) -> None:
+    with registry.spawn_lock(settings, IDENTITY) as held:
+        assert held
+        path = registry.folder(settings) / f"{IDENTITY}-0.json"
+        path.touch()  # made, but not locked yet
+        assert registry.list_workers(settings) == []
+        assert path.exists()
+    registry.list_workers(settings)
+    assert not path.exists()
+
+
+def test_the_spawn_lock_is_held_by_one_at_a_time(settings) -> None:
+    with registry.spawn_lock(settings, IDENTITY) as first, registry.spawn_lock(settings, IDENTITY) as second:
+        assert (first, second) == (True, False)
+    with registry.spawn_lock(settings, IDENTITY) as again:
+        assert again
+
+
+def test_two_who_look_do_not_take_each_other_for_the_worker(tmp_path) -> None:
+    path = tmp_path / "entry"
+    path.touch()
+    fd = os.open(path, os.O_RDWR)
+    assert locks.try_lock(fd, shared=True)
+    assert not locks.is_held(path)
+    os.close(fd)
+
+
+def test_entries_of_another_boot_are_swept_when_they_are_old_and_nobody_holds_them(settings, entry) -> None:
+    other = settings.workers_dir / "another-boot"
+    other.mkdir()
+    (other / f"{IDENTITY}-0.json").touch()
+    registry.list_workers(settings)
+    assert other.exists()
+    for path in (other / f"{IDENTITY}-0.json", other):
+        os.utime(path, (0, 0))
+    held = os.open(other / f"{IDENTITY}-0.json", os.O_RDWR)
+    locks.try_lock(held)
+    registry.list_workers(settings)
+    assert other.exists(), "a shared home: its worker lives on another machine"
+    os.close(held)
+    registry.list_workers(settings)
+    assert not other.exists()
+
+
+def test_sockets_lie_in_a_folder_that_is_ours_alone_and_short(settings, tmp_path) -> None:
+    folder = endpoints.socket_folder(settings)
+    assert folder == settings.runtime_dir
+    assert folder.stat().st_mode & 0o777 == 0o700
+    long = replace(settings, runtime_dir=tmp_path / ("x" * 120))
+    fallback = endpoints.socket_folder(long)
+    try:
+        assert fallback.parent == type(fallback)("/tmp")  # noqa: S108
+        assert len(endpoints.new_endpoint(long, "ipc")) < 107
+        fallback.chmod(0o755)
+        with pytest.raises(WorkerStartError, match="not ours alone"):
+            endpoints.socket_folder(long)
+    finally:
+        fallback.rmdir()
+
+
+def test_a_runtime_folder_that_others_can_enter_is_not_used(settings) -> None:
+    folder = endpoints.socket_folder(settings)
+    folder.chmod(0o777)
+    other = endpoints.socket_folder(settings)
+    assert other != folder
+    other.rmdir()
+
+
+def test_a_folder_that_is_a_link_is_not_used(settings, tmp_path) -> None:
+    real = tmp_path / "real"
+    real.mkdir(mode=0o700)
+    settings.runtime_dir.symlink_to(real)
+    other = endpoints.socket_folder(settings)
+    assert other != settings.runtime_dir
+    other.rmdir()
+
+
+def test_a_pid_that_is_another_process_by_now_is_not_adopted() -> None:
+    assert process.adopt(os.getpid(), machine.start_ticks(os.getpid()) + 1) is None
+    assert process.adopt(0, 0) is None
+    mine = process.adopt(os.getpid(), machine.start_ticks(os.getpid()))
+    assert mine is not None
+    assert not mine.ended()
+    mine.release()
+
+
+def test_a_log_is_rotated_by_size_and_only_the_latest_are_kept(tmp_path) -> None:
+    from upx.workers import logs
+
+    fd, _ = logs.open_log(tmp_path, "worker")
+    os.write(fd, b"old words\n" + b"x" * logs.ROTATE_BYTES)
+    os.close(fd)
+    fd, second = logs.open_log(tmp_path, "worker")
+    assert (tmp_path / "worker.log.1").exists()
+    os.write(fd, b"\n".join(b"line %d" % number for number in range(50)))
+    os.close(fd)
+    assert second.tail() == tuple(f"line {number}" for number in range(30, 50))
+    fd, third = logs.open_log(tmp_path, "worker")
+    os.write(fd, b"\nnew words\n")
+    os.close(fd)
+    assert third.tail() == ("new words",), "what the worker before it wrote is not its own"
+    for number in range(logs.MOST_FILES + 10):
+        (tmp_path / f"other{number}.log").touch()
+    os.close(logs.open_log(tmp_path, "worker")[0])
+    assert len(list(tmp_path.iterdir())) <= logs.MOST_FILES + 1
