@@ -26,7 +26,7 @@ def measure() -> Table:
         for _ in range(TIMES):
             seconds, text = run(command, env=env)
             warm.append(seconds)
-            records.append(json.loads(text.splitlines()[-1]))
+            records += [line for each in text.splitlines() if (line := json.loads(each))["kind"] == "picture"]
         run([UPX, "stop", "--all"], env=env)
         cold, _ = run([*command[:-3], "--keep-alive", "0"], env=env)
     finally:

@@ -32,7 +32,8 @@ def _up(python: Path, photograph: Path, target: Path, env: Mapping[str, str]) ->
         command, cwd=target.parent, env=env, check=False, capture_output=True, timeout=300, stdin=subprocess.DEVNULL
     )
     assert result.returncode == 0, result.stderr.decode()
-    return json.loads(result.stdout.splitlines()[-1])
+    (record,) = [line for text in result.stdout.splitlines() if (line := json.loads(text))["kind"] == "picture"]
+    return record
 
 
 @pytest.fixture(scope="module")

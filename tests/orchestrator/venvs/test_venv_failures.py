@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from upx.specs import EnvSpec
 
 PYENV_NOISE = (
-    "warning: Failed to inspect Python interpreter from search path at `/root/.pyenv/shims/python3.10`\n"
-    "  cause: Querying Python at `/root/.pyenv/shims/python3.10` failed with exit status exit status: 127\n"
+    "warning: Failed to inspect Python interpreter from search path at `/opt/pyenv/shims/python3.10`\n"
+    "  cause: Querying Python at `/opt/pyenv/shims/python3.10` failed with exit status exit status: 127\n"
     "         pyenv: python3.10: command not found\n"
 )
 
