@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence, Tuple, Union, cast
 
 import msgpack
+from msgpack import fallback
 
 from upx_protocol.arrays import Bytes, as_buffer, check_buffer, check_tiles, describe
 from upx_protocol.errors import MalformedError, UnknownKindError
@@ -30,6 +31,9 @@ _LIMITS = {"strict_map_key": True, "max_ext_len": 0, "max_bin_len": 0, "max_arra
 # msgpack ships no types.
 _packb = cast("Callable[..., bytes]", msgpack.packb)
 _unpackb = cast("Callable[..., Any]", msgpack.unpackb)
+_Unpacker = cast("Callable[..., Any]", fallback.Unpacker)
+# Before 1.2 the C unpacker loses what it had built when it fails: 180 bytes for each hostile message.
+SAFE_IN_C = msgpack.version >= (1, 2)
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ def encode(message: Message, *, session: str = "", arrays: Sequence[NDArray[np.g
         header["session"] = session
     if arrays:
         header["bufs"] = [describe(array).to_wire() for array in arrays]
-    packed: bytes = _packb(header)
+    # A file name or a log line may hold what is no Unicode; saying it with a ? beats not saying it.
+    packed: bytes = _packb(header, unicode_errors="replace")
     if len(packed) > MAX_HEADER:
         raise MalformedError(f"header of {len(packed)} bytes, at most {MAX_HEADER}")
     return [packed, *(as_buffer(array) for array in arrays)]
@@ -83,12 +88,26 @@ def _header(part: Bytes) -> Dict[str, Any]:
     if len(part) > MAX_HEADER:
         raise MalformedError(f"header of {len(part)} bytes, at most {MAX_HEADER}")
     try:
-        header = _unpackb(part, ext_hook=_no_extension, **_LIMITS)
-    except (ValueError, TypeError, RecursionError) as error:
+        header = _unpack(part) if SAFE_IN_C else _unpack_slowly(part)
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise MalformedError("header is no msgpack map") from error
     if type(header) is not dict:
         raise MalformedError("header is no msgpack map")
     return cast("Dict[str, Any]", header)
+
+
+def _unpack(part: Bytes) -> Any:
+    return _unpackb(part, ext_hook=_no_extension, **_LIMITS)
+
+
+def _unpack_slowly(part: Bytes) -> Any:
+    """The same in Python: 20 to 40 microseconds instead of 2."""
+    unpacker = _Unpacker(max_buffer_size=MAX_HEADER, ext_hook=_no_extension, **_LIMITS)
+    unpacker.feed(part)
+    header = unpacker.unpack()
+    if unpacker.tell() != len(part):
+        raise MalformedError("something follows the header's map")
+    return header
 
 
 def _no_extension(code: int, _data: bytes) -> Any:

@@ -77,15 +77,17 @@ class Compute:
         started = time.perf_counter()
         self._loaded = None
         try:
-            result = self._backend.load(
-                LoadRequest(
-                    model=request.model,
-                    files=request.files,
-                    device=request.device,
-                    precision=request.precision,
-                    threads=request.threads,
-                    params=request.params,
-                    progress=lambda stage, done, total: report(Advanced(stage[:100], float(done), float(total))),
+            result = _plain(
+                self._backend.load(
+                    LoadRequest(
+                        model=request.model,
+                        files=request.files,
+                        device=request.device,
+                        precision=request.precision,
+                        threads=request.threads,
+                        params=request.params,
+                        progress=lambda stage, done, total: report(Advanced(stage[:100], float(done), float(total))),
+                    )
                 )
             )
         except CAUGHT as error:
@@ -145,6 +147,22 @@ def deliver(
     elif result.dtype.name not in ("uint8", "uint16"):
         raise UpscalerError(f"a result of dtype {result.dtype.name}")
     return to_dtype(to_float(result), dtype, rounding=rounding)
+
+
+def _plain(result: LoadResult) -> LoadResult:
+    """Frameworks' own numbers become Python's, which is what the wire takes."""
+    return LoadResult(
+        scale=int(result.scale),
+        minimum=int(result.minimum),
+        multiple_of=int(result.multiple_of),
+        square=bool(result.square),
+        fixed=int(result.fixed),
+        device=str(result.device),
+        device_name=str(result.device_name),
+        precision=str(result.precision),
+        dtypes=tuple(result.dtypes),
+        rounding=result.rounding,
+    )
 
 
 def _failure(error: BaseException, doing: str) -> Failure:

@@ -191,7 +191,8 @@ class Loop(threading.Thread):
                 return
             self._backlog.append(send)
             if len(self._backlog) > MAX_BACKLOG:
-                self._forget(self._backlog[0].peer)
+                # A host that asks and never reads.
+                self._forget(send.peer)
 
     def _try(self, send: Send) -> bool:
         """Hand a message to ZeroMQ; False when the peer's queue is full."""

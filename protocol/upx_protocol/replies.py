@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from upx_protocol.sessions import Sessions
 
 #: What may be lost when a host does not read: it is said again, or nobody waits for it.
-LOSSY = (Pong, Progress, Log, Reject)
+LOSSY = (Pong, Progress, Log)
+LOSSY_REASONS = ("malformed", "session")
 
 
 class Replies:
@@ -33,7 +34,8 @@ class Replies:
         self, peer: bytes, message: Message, session: str = "", arrays: Sequence[NDArray[Any]] = ()
     ) -> None:
         """A message to a peer that may have no session."""
-        self.do(Send(peer, message, session, tuple(arrays), lossy=isinstance(message, LOSSY)))
+        lossy = message.reason in LOSSY_REASONS if isinstance(message, Reject) else isinstance(message, LOSSY)
+        self.do(Send(peer, message, session, tuple(arrays), lossy=lossy))
 
     def fail(self, session: str, number: int, attempt: int, failure: Failure) -> None:
         """``Failed`` for the request of that id and attempt."""

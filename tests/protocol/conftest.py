@@ -41,7 +41,7 @@ class Backend(Upscaler):
         time.sleep(request.params.get("sleep", 0))
         if "fail" in request.params:
             raise ERRORS[request.params["fail"]]("told to")
-        return LoadResult(scale=2, dtypes=("uint8", "float32"))
+        return LoadResult(scale=np.int64(2), dtypes=("uint8", "float32"))
 
     def upscale(self, batch):
         if "fail" in batch.params:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from itertools import islice
 from typing import Any
 
 import msgpack
@@ -12,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from upx_protocol import fields
+from upx_protocol import codec, fields
 from upx_protocol.arrays import view
 from upx_protocol.codec import MAX_HEADER, MAX_PARTS, decode, encode
 from upx_protocol.errors import MalformedError, UnknownKindError
 from upx_protocol.messages import KINDS, Buffer, Message, Ping, TileDone, Unknown, Upscale
+from upx_protocol.testing import host_messages, mangled, worker_messages
 from upx_protocol.version import Version
 
 NUMBERS = st.integers(-1, 2**63 - 1)
@@ -201,6 +203,11 @@ def test_a_header_that_would_be_too_large_is_not_sent() -> None:
         encode(KINDS["Load"](1, "k", "m", files={str(n): "x" * 1000 for n in range(100)}))
 
 
+def test_text_that_is_no_unicode_is_sent_with_a_mark_in_its_place() -> None:
+    received = decode(encode(KINDS["Log"]("INFO", "upx", "caf\udce9.png")))
+    assert received.message == KINDS["Log"]("INFO", "upx", "caf?.png")
+
+
 def test_an_array_that_is_not_contiguous_is_not_sent_silently_wrong() -> None:
     with pytest.raises(TypeError):
         encode(Upscale(1, 0, "l", ()), arrays=[np.zeros((4, 4, 3), np.uint8)[:, ::2]])
@@ -212,3 +219,18 @@ def test_describing_an_array_needs_no_copy() -> None:
     array[0, 0, 0] = 1.0
     assert np.frombuffer(part, np.float32)[0] == 1.0
     assert Buffer("float32", (4, 4, 3), 192) == Buffer.from_wire(Buffer("float32", (4, 4, 3), 192).to_wire())
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 2**32))
+def test_both_unpackers_take_and_refuse_the_same_headers(seed: int) -> None:
+    for parts in islice(mangled(seed, [*host_messages("s", "l"), *worker_messages("s")]), 5):
+        part = parts[0][:MAX_HEADER]
+        assert repr(_outcome(codec._unpack, part)) == repr(_outcome(codec._unpack_slowly, part))
+
+
+def _outcome(unpack: Any, part: bytes) -> Any:
+    try:
+        return unpack(part)
+    except (ValueError, TypeError, RecursionError, MalformedError, msgpack.UnpackException):
+        return "refused"
