@@ -148,17 +148,19 @@ class Draft:
     def _dispatch(self) -> None:
         waiting, self.queue = self.queue, []
         for index, batch in enumerate(waiting):
-            worker = self._worker_for(batch)
+            worker = self._worker_for(batch) if self._has_room() else None
             if worker is None:
-                self.queue.append(batch)
-                if batch.alone:
-                    # Nothing overtakes it, or it would never find a worker with nothing else to do.
-                    self.queue.extend(waiting[index + 1 :])
-                    return
-            elif len(batch.tiles) > 1 and (len(batch.tiles) > worker.most_tiles or batch.nbytes > worker.most_bytes):
+                # Nothing overtakes: a suspect would never find a worker with nothing else to do, nor would the
+                # batches that wait be looked through with every message.
+                self.queue.extend(waiting[index:])
+                return
+            if len(batch.tiles) > 1 and (len(batch.tiles) > worker.most_tiles or batch.nbytes > worker.most_bytes):
                 self._split(batch)
             else:
                 self._send(worker, batch)
+
+    def _has_room(self) -> bool:
+        return any(worker.phase == "serving" and len(worker.sent) < DEPTH for worker in self.workers.values())
 
     def _worker_for(self, batch: Batch) -> Worker | None:
         fitting = [worker for worker in self.workers.values() if self._takes(worker, batch)]
