@@ -43,7 +43,12 @@ class Pool(Protocol):
 
     @property
     def capacity(self) -> int:
-        """Tiles worth keeping in flight."""
+        """Batches worth keeping in flight."""
+        ...
+
+    @property
+    def io_seconds(self) -> float:
+        """CPU seconds that sending and receiving took so far."""
         ...
 
     def ready(self, timeout: float) -> Capabilities:
@@ -82,7 +87,11 @@ class Job:
 
 @dataclass
 class Stages:
-    """Seconds spent per stage; ``inference`` is the workers' own sum, the others this thread's."""
+    """Seconds spent per stage.
+
+    ``inference`` is the sum over the workers, ``transport`` the CPU time of the pool's I/O thread (of all jobs that
+    run at the same time), the others are this thread's; ``wait`` is when it had nothing to do.
+    """
 
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict[str, float](float))
 

@@ -54,7 +54,9 @@ def run_job(
     run = _Run(job, pool, on_progress or (lambda _progress: None), cancel or threading.Event())
     with run.opened(source) as picture:
         capabilities = run.ready()
+        io_before = pool.io_seconds
         output, plan, notes = run.enlarge(picture, source, target, capabilities)
+        run.stages.seconds["transport"] += pool.io_seconds - io_before
         size = (picture.width, picture.height)
         scale = capabilities.scale
         record = Record(
@@ -182,7 +184,7 @@ class _Run:
         total, done, flying = len(plan.boxes), 0, 0
         self.report(JobProgress("inference", 0, total))
         while done < total:
-            while flying < max(self.pool.capacity, 1) and (group := next(groups, None)) is not None:
+            while flying < max(self.pool.capacity, 1) * batch and (group := next(groups, None)) is not None:
                 for index, future in zip(group, self._send(group, plan, channels, out_dtype), strict=True):
                     future.add_done_callback(lambda future, index=index: answers.put((index, future)))
                 flying += len(group)

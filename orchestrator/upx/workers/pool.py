@@ -140,6 +140,12 @@ class WorkerPool:
         """Batches worth keeping in flight: one that each worker computes, and one that waits there."""
         return DEPTH * max(1, self.plan.workers)
 
+    @property
+    def io_seconds(self) -> float:
+        """CPU seconds of the I/O thread so far: what sending and receiving cost this process."""
+        supervisor = self._supervisor
+        return supervisor.io_seconds if supervisor is not None else 0.0
+
     def close(self, *, kill: bool = False, timeout: float = 5.0) -> None:
         """End: what waits fails with CancelledError, tied workers are ended and reaped, detached ones live on.
 

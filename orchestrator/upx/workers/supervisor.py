@@ -72,6 +72,7 @@ class Supervisor(threading.Thread):
         self._shut = False
         self._error: UpxError | None = None
         self._ticked = 0.0
+        self.io_seconds = 0.0
         self._ending: tuple[bool, float] | None = None
         self._actions: dict[type, Callable[[Any], None]] = {
             StartWorker: self._start_worker, SendBatch: self._send_batch, SendCancel: self._send_cancel,
@@ -145,6 +146,7 @@ class Supervisor(threading.Thread):
         if now - self._ticked >= TICK_S:
             self._ticked = now
             self._step(Tick(now))
+        self.io_seconds = time.thread_time()
 
     def _step(self, happening: Happening) -> None:
         self._state, actions = lifecycle.step(self._state, happening)

@@ -35,6 +35,7 @@ class Pool:
     most_batch: int = 10**9
     size: SizeRequirements = field(default_factory=SizeRequirements)
     capacity: int = 4
+    io_seconds: float = 0.0
     seen: list = field(default_factory=list)
     seeds: list = field(default_factory=list)
     cancelled: list = field(default_factory=list)
@@ -190,5 +191,5 @@ def test_too_large_for_the_format_is_known_before_any_tile_is_sent(tmp_path):
 
 def test_the_record_says_where_the_time_went(tmp_path):
     result = run_job(job(tmp_path), Pool(), photo(100, 100), tmp_path / "out.png")
-    assert {"decode", "tile", "inference", "stitch", "encode"} <= set(result.record.stages)
+    assert {"decode", "tile", "transport", "inference", "stitch", "encode"} <= set(result.record.stages)
     assert result.record.to_json()["schema"] == 1
