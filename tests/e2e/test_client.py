@@ -16,7 +16,6 @@ from PIL import Image
 import upx
 from upx.errors import ModelError, ParameterError, TileRefusedError, UnreadablePictureError, UnsupportedPictureError
 
-
 pytestmark = pytest.mark.shared_workers
 
 
