@@ -1,4 +1,4 @@
-"""Jobs under faults: workers killed, stopped, crashing, hanging, fed poison; hosts killed. Every output must be right.
+"""Jobs under faults: workers killed, stopped, crashing, hanging, fed poison. Every output must be right.
 
     python scripts/soak_parts/faults.py --count 10 --seed 1
 
@@ -8,14 +8,10 @@ not count: it is tried again. Prints a line a case and closes with ``N passed, N
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
-import json
 import os
-import random
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -25,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from _cases import main
 
-from upx.config import Settings
 from upx.errors import PoisonTileError
 from upx.host import Host
 from upx.jobs import JobOptions
@@ -35,7 +31,10 @@ from upx.workers.events import TileRequeued, WorkerAdopted, WorkerStarting
 from upx.workers.plan import Timeouts
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable
+
+    from upx.config import Settings
 
 DEADLINE_S = 2.0
 REPLACED_S = 10.0
@@ -181,137 +180,7 @@ def poison(settings: Settings, rng: random.Random) -> str:
     return "" if digest(result.output) == expected(good) else "the healthy job's output is wrong"
 
 
-HOST = """
-import sys, numpy as np, json
-from upx.config import Settings
-from upx.host import Host
-from upx.jobs import JobOptions
-from upx.routes import Request
-from upx.workers.events import WorkerAdopted, WorkerStarting
-def tell(event):
-    if isinstance(event, (WorkerAdopted, WorkerStarting)):
-        print(json.dumps([type(event).__name__, event.pid]), flush=True)
-keep = json.loads(sys.argv[1])
-with Host(Settings.from_env(), tell) as host:
-    session = host.open(Request(backend="nearest", scale=2, workers=1, keep_alive=keep, params={"delay": 0.05}))
-    array = np.full((200, 200, 3), 9, np.uint8)
-    count = lambda p: print(json.dumps(["tiles", p.tiles_done]), flush=True)
-    result = session.run(array, None, JobOptions(tile=64), on_progress=count)
-    assert (result.output == 9).all()
-    print(json.dumps(["done", 0]), flush=True)
-"""
-
-
-def host_process(keep: float) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", HOST, json.dumps(keep)], stdout=subprocess.PIPE, text=True)
-
-
-def killed_host(keep: float) -> int:
-    """Start a host, kill it with SIGKILL in the middle of a job; the pid of its worker."""
-    host = host_process(keep)
-    pid = 0
-    for line in host.stdout or ():
-        what, number = json.loads(line)
-        pid = pid if what == "tiles" else number
-        if what == "tiles" and number >= 2:
-            break
-    host.kill()
-    host.wait()
-    if host.stdout:
-        host.stdout.close()
-    return pid
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
-    except OSError:
-        return False
-
-
-def tied_host(settings: Settings, rng: random.Random) -> str:
-    del settings, rng
-    pid = killed_host(0)
-    deadline = time.monotonic() + 1.0
-    while alive(pid):
-        if time.monotonic() > deadline:
-            return "the tied worker outlived its host by more than a second"
-        time.sleep(0.01)
-    return ""
-
-
-def detached_host(settings: Settings, rng: random.Random) -> str:
-    del settings, rng
-    pid = killed_host(3)
-    with host_process(3) as host:
-        lines = [json.loads(line) for line in host.stdout or ()]
-    if ["WorkerAdopted", pid] not in lines or lines[-1] != ["done", 0]:
-        return f"the detached worker did not serve the next command: {lines[:2]} {lines[-1:]}"
-    deadline = time.monotonic() + 15
-    while alive(pid):
-        if time.monotonic() > deadline:
-            return "the detached worker never left"
-        time.sleep(0.05)
-    return ""
-
-
-CASES = {
-    "kill": kill,
-    "stop": stop,
-    "crash": crash,
-    "hang": hang,
-    "poison": poison,
-    "tied-host": tied_host,
-    "detached-host": detached_host,
-}
-
-
-def open_descriptors() -> set[int]:
-    return {int(path.name) for path in Path("/proc/self/fd").iterdir()}
-
-
-def leftovers(before: set[int]) -> str:
-    """Children and descriptors that a case left behind."""
-    deadline = time.monotonic() + 5
-    while True:
-        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        descriptors = open_descriptors() - before
-        # The listing itself holds one.
-        if not children and len(descriptors) <= 1:
-            return ""
-        if time.monotonic() > deadline:
-            return f"left behind: processes {children}, descriptors {sorted(descriptors)}"
-        time.sleep(0.05)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--case", choices=CASES, action="append")
-    arguments = parser.parse_args()
-    seed = random.SystemRandom().randrange(2**32) if arguments.seed is None else arguments.seed
-    print(f"seed {seed}", flush=True)
-    passed = failed = 0
-    with tempfile.TemporaryDirectory(prefix="upx-soak-") as home:
-        os.environ["UPX_HOME"] = home
-        settings = Settings.from_env()
-        with Host(settings) as host:
-            host.setup("nearest")
-        for name in arguments.case or CASES:
-            for number in range(arguments.count):
-                rng = random.Random(f"{seed}:{name}:{number}")
-                before = open_descriptors()
-                started = time.monotonic()
-                try:
-                    problem = CASES[name](settings, rng) or leftovers(before)
-                except Exception as error:  # noqa: BLE001  # a case that raises has failed, the others go on
-                    problem = f"{type(error).__name__}: {error}"
-                passed, failed = passed + (not problem), failed + bool(problem)
-                print(f"{name} {number}: {problem or 'ok'} ({time.monotonic() - started:.1f} s)", flush=True)
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
-
+CASES = {"kill": kill, "stop": stop, "crash": crash, "hang": hang, "poison": poison}
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(CASES, __doc__.splitlines()[0]))
