@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from upx.client import JobFuture, Upscaler, up
+    from upx.client import Upscaler, up
     from upx.errors import UpxError
+    from upx.futures import JobFuture
     from upx.result import JobProgress, Record, Result
 
 __all__ = ["JobFuture", "JobProgress", "Record", "Result", "Upscaler", "UpxError", "__version__", "up"]
@@ -18,7 +19,7 @@ __all__ = ["JobFuture", "JobProgress", "Record", "Result", "Upscaler", "UpxError
 __version__ = "0.1.0"
 
 _HOMES = {
-    "JobFuture": "upx.client",
+    "JobFuture": "upx.futures",
     "JobProgress": "upx.result",
     "Record": "upx.result",
     "Result": "upx.result",

@@ -12,14 +12,13 @@ import difflib
 import hashlib
 import importlib.metadata
 import importlib.util
-import json
-import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from upx.errors import ManifestError, UnknownBackendError
+from upx.notes import read_note, write_note
 from upx.specs import (
     Asset,
     BackendSpec,
@@ -142,22 +141,44 @@ def _read_places(places: Iterable[Place], cache: Path) -> dict[str, BackendSpec 
             found[place.name] = read_manifest(place, cache)
         except ManifestError as error:
             found[place.name] = error
-    return found
+    return _one_meaning(found)
+
+
+def _one_meaning(found: dict[str, BackendSpec | ManifestError]) -> dict[str, BackendSpec | ManifestError]:
+    """Make a backend unusable whose name, alias or model already means another one: the first keeps it."""
+    owners: dict[str, BackendSpec] = {}
+    checked = dict(found)
+    for name, spec in found.items():
+        if isinstance(spec, ManifestError):
+            continue
+        words = (name, *spec.aliases, *(model.name for model in spec.models))
+        taken = next((word for word in words if word in owners), None)
+        if taken is None:
+            owners |= dict.fromkeys(words, spec)
+            continue
+        checked[name] = ManifestError(
+            f"{spec.folder / MANIFEST}: {taken!r} already means {owners[taken].name} in {owners[taken].folder}",
+            hint="rename one of the two",
+        )
+    return checked
 
 
 def read_manifest(place: Place, cache: Path) -> BackendSpec:
     """Read and check one manifest; ManifestError names the file and the first wrong key."""
     path = place.folder / MANIFEST
     try:
-        content = path.read_bytes()
-        table = _checked(content, path, cache)
+        table = _checked(path.read_bytes(), path, cache)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ManifestError(f"{path}: {error}", hint="backends/README.md describes the manifest") from error
     if table["name"] != place.name:
         raise ManifestError(
             f"{path}: name is {table['name']!r}, its place says {place.name!r}", hint="make the two the same"
         )
-    return _spec(table, place)
+    spec = _spec(table, place)
+    if not spec.env.lock.is_file():
+        hint = f"make it: uv pip compile --generate-hashes -o {spec.env.lock} REQUIREMENTS"
+        raise ManifestError(f"{path}: its lock is missing: {spec.env.lock}", hint=hint)
+    return spec
 
 
 def _checked(content: bytes, path: Path, cache: Path) -> dict[str, Any]:
@@ -168,19 +189,20 @@ def _checked(content: bytes, path: Path, cache: Path) -> dict[str, Any]:
     """
     rules = Path(__file__).with_name("manifest.py").read_bytes()
     kept = cache / f"{hashlib.sha256(rules + content).hexdigest()}.json"
-    try:
-        return json.loads(kept.read_bytes())
-    except (OSError, ValueError):
-        pass  # not checked yet, or a cache that cannot be read: check it now
+    note = read_note(kept)
+    if (table := note.get("table")) and note.get("digest") == _digest(table):
+        return table
     from upx.manifest import parse
 
     table = parse(tomllib.loads(content.decode()), path)
     with contextlib.suppress(OSError):  # a cache that cannot be written costs time and nothing else
-        cache.mkdir(parents=True, exist_ok=True)
-        beside = kept.with_suffix(f".{os.getpid()}")
-        beside.write_text(json.dumps(table), encoding="utf-8")
-        beside.replace(kept)
+        write_note(kept, {"digest": _digest(table), "table": table})
     return table
+
+
+def _digest(table: object) -> str:
+    """What a kept table must have, so that one that was altered or cut is checked anew instead of believed."""
+    return hashlib.sha256(repr(table).encode()).hexdigest()
 
 
 def _spec(table: dict[str, Any], place: Place) -> BackendSpec:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections import deque
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from upx.config import Settings
-from upx.errors import OutputPathError, ParameterError, UpxError, WorkerError
+from upx.errors import OutputPathError, ParameterError, UnreadablePictureError, UpxError, WorkerError
+from upx.futures import JobFuture, results
 from upx.jobs import Input, JobOptions
 from upx.naming import Facts, parse_output, plan_outputs
-from upx.result import ErrorRecord, JobProgress, Record, Result
 from upx.routes import Request
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from upx.host import Host
+    from upx.result import JobProgress, Result
     from upx.session import Session
     from upx.specs import ParameterValue
 
@@ -33,21 +36,6 @@ Tile: TypeAlias = "Literal['auto', 'off'] | int"
 
 # Pictures of one Upscaler in progress at a time: the next is decoded and the last encoded while one is computed.
 JOBS_AT_ONCE = 2
-
-
-class JobFuture(Future[Result]):
-    """A picture in progress. ``cancel()`` stops it even when it has begun; its tiles are dropped."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stop = threading.Event()
-
-    def cancel(self) -> bool:
-        """Stop the job; False when it is already done."""
-        cancelled = super().cancel()
-        if cancelled:
-            self.stop.set()
-        return cancelled
 
 
 class Upscaler:
@@ -95,6 +83,7 @@ class Upscaler:
         self._session: Session | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._running: set[JobFuture] = set()
+        self._working: set[int] = set()
         self._closed = False
         self._pid = os.getpid()
 
@@ -110,7 +99,7 @@ class Upscaler:
         ``out``: a file, a folder or a template; without it a path is written beside the input under its default
         name, and what came from memory comes back in memory.
         """
-        return self.submit(picture, out, on_progress=on_progress).result().output
+        return self.submit(picture, out, on_progress=on_progress).wait().output
 
     def submit(
         self,
@@ -124,7 +113,13 @@ class Upscaler:
         future = JobFuture()
         self._running.add(future)
         future.add_done_callback(lambda _done: self._running.discard(future))
-        threads.submit(self._work, future, picture, out, on_progress)
+        try:
+            threads.submit(self._work, future, picture, out, on_progress)
+        except RuntimeError as error:  # the interpreter ends, or another thread closes this Upscaler
+            future.cancel()
+            raise UpxError(
+                f"no picture is begun any more: {error}", hint="join threads before the program ends"
+            ) from error
         return future
 
     def run(
@@ -142,28 +137,20 @@ class Upscaler:
     def batch(self, pictures: Iterable[Picture], out: str | Path | None = None) -> Iterator[Result]:
         """Results in input order, each as soon as it is there; a failed picture's carries its ``error``.
 
-        ``pictures`` may be any iterator; it is read a few pictures ahead. Leaving the loop cancels what is begun.
+        ``pictures`` may be any iterator; it is read a few pictures ahead. Leaving the loop cancels what is begun;
+        an exception of the iterator's comes after the results of what it gave before.
         """
-        waiting: deque[tuple[Picture, JobFuture]] = deque()
-        source = iter(pictures)
-        try:
-            while True:
-                while len(waiting) <= JOBS_AT_ONCE and (item := next(source, None)) is not None:
-                    waiting.append((item, self.submit(item, out)))
-                if not waiting:
-                    return
-                picture, future = waiting.popleft()
-                yield _outcome(picture, future)
-        finally:
-            for _, future in waiting:
-                future.cancel()
+        return results(pictures, lambda picture: self.submit(picture, out), ahead=JOBS_AT_ONCE)
 
     def warm(self) -> None:
         """Start a worker and load the model now, instead of with the first picture."""
         self._opened().warm()
 
     def close(self) -> None:
-        """Cancel what is running and end the workers that are tied to this process. May be called twice."""
+        """Cancel what is running and end the workers that are tied to this process.
+
+        May be called twice, and from any thread: one of its own callbacks does not wait for itself.
+        """
         with self._lock:
             self._closed = True
             host, threads = self._host, self._threads
@@ -171,8 +158,9 @@ class Upscaler:
         for future in list(self._running):
             future.cancel()
         if threads is not None:
-            threads.shutdown(wait=True)
+            threads.shutdown(wait=threading.get_ident() not in self._working)
         if host is not None:
+            self._release.detach()
             host.close()
 
     def __enter__(self) -> Self:
@@ -196,8 +184,14 @@ class Upscaler:
             if self._session is None:
                 from upx.host import Host
 
-                self._host = Host(Settings.from_env())
-                self._session = self._host.open(self._request)
+                if self._closed:
+                    raise _closed()
+                host = Host(Settings.from_env())
+                self._session = host.open(self._request)
+                self._host = host
+                # Who forgets to close it keeps neither workers nor sockets. At the interpreter's end they go anyway.
+                self._release = weakref.finalize(self, _close_aside, host)
+                self._release.atexit = False
             return self._session
 
     def _refuse_closed(self) -> None:
@@ -207,7 +201,7 @@ class Upscaler:
                 "this process is a forked copy of the one that made the Upscaler", hint="make another one"
             )
         if self._closed:
-            raise UpxError("this Upscaler is closed", hint="make another one")
+            raise _closed()
 
     def _work(
         self,
@@ -219,30 +213,36 @@ class Upscaler:
         """One job in a job thread; whatever happens ends in the future, unless that was cancelled."""
         if future.cancelled():
             return
+        self._working.add(threading.get_ident())
         try:
             session = self._opened()
-            source = Path(picture) if isinstance(picture, str) else picture
+            source = _source(picture)
             target, options = self._target(session, source, out)
             result = session.run(source, target, options, on_progress=on_progress, cancel=future.stop)
         except BaseException as error:  # noqa: BLE001  # it is raised where the future is asked
-            _settle(future, error=error)
+            future.settle(error=error)
         else:
-            _settle(future, result=result)
+            future.settle(result=result)
+        finally:
+            self._working.discard(threading.get_ident())
 
     def _target(
         self, session: Session, source: Path | Image.Image | NDArray[Any], out: str | Path | None
     ) -> tuple[Path | None, JobOptions]:
+        from upx.pipeline.content import content_of
+
         if out is None and not isinstance(source, Path):
             return None, self._options
         name = source if isinstance(source, Path) else Path("picture.png")
         route = session.route
-        facts = Facts(scale=route.model.scale, backend=route.backend.name, model=route.model.name)
+        today = datetime.now().astimezone().date().isoformat()
+        facts = Facts(route.model.scale, route.backend.name, route.model.name, self._options.seed, today)
         folder = out is not None and Path(out).is_dir()
         destination = parse_output(None if out is None else str(out), is_folder=folder)
         if destination.stdout:
             raise OutputPathError("'-' is for the command", hint="give a path, or none to get an array or picture")
         item = Input(name=str(name), source=source if isinstance(source, Path) else None, rel=Path(name.name))
-        plan = plan_outputs([item], destination, facts)[0]
+        plan = plan_outputs([item], destination, facts, content=lambda _: content_of(source, facts.scale))[0]
         if plan.input.error is not None:
             raise plan.input.error
         return plan.target, JobOptions(tile=self._options.tile, seed=self._options.seed, format=plan.format)
@@ -258,6 +258,25 @@ def up(picture: Picture, out: str | Path | None = None, *, workers: int = 0, **o
         return upscaler(picture, out)
 
 
+def _source(picture: Picture) -> Path | Image.Image | NDArray[Any]:
+    """The picture, a path where it is text; UnreadablePictureError for text that names nothing."""
+    if not isinstance(picture, str):
+        return picture
+    if not picture or "\0" in picture:
+        raise UnreadablePictureError(f"{picture!r} is no path", hint="give a path, a Pillow picture or a numpy array")
+    return Path(picture)
+
+
+def _close_aside(host: Host) -> None:
+    """Close what a forgotten Upscaler had, from a thread: the garbage collector may run in one of its own."""
+    with contextlib.suppress(RuntimeError):  # the interpreter is ending, and they end with it
+        threading.Thread(target=host.close, name="upx-release", daemon=True).start()
+
+
+def _closed() -> UpxError:
+    return UpxError("this Upscaler is closed", hint="make another one")
+
+
 def _tile(tile: Tile) -> int | None:
     """0 for automatic, None for off; ParameterError for anything else that is no number of pixels."""
     if tile == "auto":
@@ -267,24 +286,3 @@ def _tile(tile: Tile) -> int | None:
     if isinstance(tile, int) and not isinstance(tile, bool) and tile > 0:  # pyright: ignore[reportUnnecessaryIsInstance]  # callers without types
         return tile
     raise ParameterError(f"tile={tile!r}", hint='"auto", "off" or a number of input pixels')
-
-
-def _settle(future: JobFuture, *, result: Result | None = None, error: BaseException | None = None) -> None:
-    """Complete a future that its owner may cancel at the same moment."""
-    try:
-        if error is not None:
-            future.set_exception(error)
-        elif result is not None:
-            future.set_result(result)
-    except InvalidStateError:
-        pass  # cancelled meanwhile: nobody waits for it
-
-
-def _outcome(picture: Picture, future: JobFuture) -> Result:
-    """The result of one item of a batch, whether it went well or not."""
-    try:
-        return future.result()
-    except UpxError as error:
-        name = str(picture) if isinstance(picture, str | Path) else type(picture).__name__
-        record = Record(input=name, output=None, status="failed", error=ErrorRecord.of(error))
-        return Result(None, record, error)

@@ -59,32 +59,20 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
         """Read the settings; UsageError names the variable that cannot be used."""
         env = os.environ if environ is None else environ
-        home = env.get("UPX_HOME")
-        if home:
-            root = Path(home).expanduser().absolute()
-            data, cache, state = root / "data", root / "cache", root / "state"
-            runtime: Path | None = root / "run"
-        else:
-            from platformdirs import PlatformDirs  # 4 ms that a library user may never need
-
-            dirs = PlatformDirs("upx", appauthor=False)
-            data, cache, state = dirs.user_data_path, dirs.user_cache_path, dirs.user_state_path
-            xdg = env.get("XDG_RUNTIME_DIR")
-            runtime = Path(xdg) / "upx" if xdg else None
-        wheelhouse = env.get("UPX_WHEELHOUSE")
-        if wheelhouse and not Path(wheelhouse).expanduser().is_dir():
+        data, cache, state, runtime = _folders(env)
+        wheelhouse = _path(env, "UPX_WHEELHOUSE")
+        if wheelhouse is not None and not wheelhouse.is_dir():
             message = f"UPX_WHEELHOUSE names no folder: {wheelhouse}"
             raise UsageError(message, hint="set it to a folder that holds wheels, or unset it")
-        uv_cache = env.get("UPX_UV_CACHE") or env.get("UV_CACHE_DIR")
         return cls(
             data_dir=data,
             cache_dir=cache,
             state_dir=state,
             runtime_dir=runtime,
             offline=_flag(env, "UPX_OFFLINE"),
-            wheelhouse=Path(wheelhouse).expanduser().absolute() if wheelhouse else None,
+            wheelhouse=wheelhouse,
             index=env.get("UPX_INDEX") or env.get("UV_DEFAULT_INDEX") or env.get("UV_INDEX_URL"),
-            uv_cache=Path(uv_cache).expanduser().absolute() if uv_cache else None,
+            uv_cache=_path(env, "UPX_UV_CACHE") or _path(env, "UV_CACHE_DIR"),
             python=env.get("UPX_PYTHON"),
             backend=env.get("UPX_BACKEND"),
             child_env={name: env[name] for name in PASSED_ON if name in env},
@@ -110,6 +98,33 @@ class Settings:
     def workers_dir(self) -> Path:
         """Registry entries of workers, below the boot id."""
         return self.state_dir / "workers"
+
+
+def _folders(env: Mapping[str, str]) -> tuple[Path, Path, Path, Path | None]:
+    """The folders of data, cache, state and, where one is known, sockets."""
+    root = _path(env, "UPX_HOME")
+    if root is not None:
+        return root / "data", root / "cache", root / "state", root / "run"
+    from platformdirs import PlatformDirs  # 4 ms that a library user may never need
+
+    dirs = PlatformDirs("upx", appauthor=False)
+    xdg = env.get("XDG_RUNTIME_DIR")
+    try:
+        folders = dirs.user_data_path, dirs.user_cache_path, dirs.user_state_path
+    except RuntimeError as error:
+        raise UsageError("this user has no home folder", hint="set UPX_HOME to a folder that can be written") from error
+    return *folders, Path(xdg) / "upx" if xdg else None
+
+
+def _path(env: Mapping[str, str], name: str) -> Path | None:
+    """The path that a variable names, None where it names none."""
+    value = env.get(name)
+    if not value:
+        return None
+    try:
+        return Path(value).expanduser().absolute()
+    except RuntimeError as error:
+        raise UsageError(f"{name} is {value!r}: nobody's home folder", hint=f"set {name} to a full path") from error
 
 
 def _flag(env: Mapping[str, str], name: str) -> bool:

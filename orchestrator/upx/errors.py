@@ -12,6 +12,7 @@
     │  ├─ UnsupportedPictureError       a picture of a kind that is not handled
     │  └─ PictureTooLargeError          a decompression bomb, or too large for the output format
     ├─ OutputError                   4  writing failed: disk full, read-only
+    │  └─ OutputExistsError             something took the output's name meanwhile
     ├─ NotReadyError                 5  the backend or model is not ready
     │  ├─ EnvBuildError                 the environment could not be built
     │  │  ├─ HashMismatchError          a package differs from the lock
@@ -108,6 +109,10 @@ class OutputError(UpxError):
     """Writing the output failed; nothing half-written is left."""
 
     exit_code = 4
+
+
+class OutputExistsError(OutputError):
+    """Something has the output's name by now, and must not be overwritten."""
 
 
 class NotReadyError(UpxError):

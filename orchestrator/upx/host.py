@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from upx.catalog import Catalog
+from upx.errors import UnknownBackendError
 from upx.routes import DEFAULT_BACKEND, Request, choose, coerce_parameters
 from upx.session import Session
 from upx.venvs.builder import EnvBuilder
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from upx.config import Settings
+    from upx.routes import Route
     from upx.specs import BackendSpec
     from upx.venvs.venv import Repair, Venv
     from upx.workers.plan import Timeouts
@@ -45,9 +47,9 @@ class Host:
         UsageError and its subclasses when the request cannot be met.
         """
         default = self.settings.backend or DEFAULT_BACKEND
-        for name in filter(None, (request.backend, request.model)):
+        for name in filter(None, (request.backend, request.model)) if request.backend or request.model else (default,):
             self._refuse_broken(name)
-        route = choose(request, self.catalog.backends(), default=default)
+        route = self._choose(request, default)
         params = coerce_parameters(route.backend, request.params)
         session = Session(
             route,
@@ -89,7 +91,16 @@ class Host:
 
     def _backend(self, name: str) -> BackendSpec:
         self._refuse_broken(name)
-        return choose(Request(backend=name), self.catalog.backends()).backend
+        return self._choose(Request(backend=name), DEFAULT_BACKEND).backend
+
+    def _choose(self, request: Request, default: str) -> Route:
+        """The route; an unknown name may be one of a backend whose manifest cannot be used."""
+        try:
+            return choose(request, self.catalog.backends(), default=default)
+        except UnknownBackendError as error:
+            if broken := self.catalog.broken():
+                error.hint += f"; unusable, and why in upx doctor: {', '.join(broken)}"
+            raise
 
     def _refuse_broken(self, name: str) -> None:
         """Raise what is wrong with the manifest of that name, rather than saying that there is none."""

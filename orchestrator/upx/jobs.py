@@ -27,6 +27,8 @@ PICTURE_SUFFIXES = frozenset(FORMAT_OF) | {
 }  # fmt: skip
 STDIO = "-"
 _HIGHEST_QUALITY = 100
+# What a message can carry, and what a tile's own seed is cut to.
+_SEED_END = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +48,13 @@ class JobOptions:
     on_exists: OnExists = "overwrite"
 
     def __post_init__(self) -> None:
-        if self.tile is not None and self.tile < 0:
+        if not _is_count(self.tile):
             raise ParameterError(f"a tile of {self.tile} pixels", hint="-t auto, off, or pixels of the input")
-        if self.overlap is not None and self.overlap < 0:
+        if not _is_count(self.overlap):
             raise ParameterError(f"an overlap of {self.overlap} pixels", hint="--overlap takes 0 or more input pixels")
-        if self.seed is not None and self.seed < 0:
-            raise ParameterError(f"a seed of {self.seed}", hint="--seed takes a whole number from 0 up")
-        if self.quality is not None and not 1 <= self.quality <= _HIGHEST_QUALITY:
+        if not _is_count(self.seed, end=_SEED_END):
+            raise ParameterError(f"a seed of {self.seed}", hint="--seed takes a whole number from 0 up, below 2**63")
+        if not _is_count(self.quality, start=1, end=_HIGHEST_QUALITY + 1):
             raise ParameterError(f"a quality of {self.quality}", hint="--quality goes from 1 to 100")
         if self.format is not None:
             parse_format(self.format)
@@ -72,6 +74,11 @@ class Input:
     rel: Path
     found: bool = False
     error: InputError | None = None
+
+
+def _is_count(value: object, *, start: int = 0, end: float = float("inf")) -> bool:
+    """Whether it is None or a whole number in the range: callers without a type checker give anything."""
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and start <= value < end)
 
 
 def parse_format(name: str) -> Format:
@@ -98,6 +105,9 @@ def expand_inputs(paths: Iterable[str | Path]) -> list[Input]:
 def _expand(path: str) -> list[Input]:
     if path == STDIO:
         return [Input(name="stdin", source=None, rel=Path("stdin"))]
+    if not path:
+        # Path("") is the current folder: an empty variable in a script would enlarge everything in it.
+        return [_unusable(path, "an empty name is no picture", hint="name a file or a folder; . is this one")]
     source = Path(path)
     try:
         if source.is_dir():

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from upx.specs import BackendSpec, ModelSpec, ParameterSpec, ParameterValue
 
 DEFAULT_BACKEND = "span"
+# Longer than any machine runs, and within what every clock can count.
+LONGEST_S = 1e10
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,20 @@ class Request:
     # The licence of restricted weights was read and accepted.
     accept_licence: bool = False
 
+    def __post_init__(self) -> None:
+        """ParameterError for what callers without a type checker give."""
+        for name in ("backend", "model", "device", "precision"):
+            if not isinstance(getattr(self, name), str | None):
+                raise ParameterError(f"{name}={getattr(self, name)!r}", hint=f"{name} is a name")
+        if self.scale is not None and (type(self.scale) is not int or self.scale < 1):
+            raise ParameterError(f"scale={self.scale!r}", hint="a whole number from 1 up, or none for the model's own")
+        if type(self.workers) is not int or self.workers < 0:
+            raise ParameterError(f"workers={self.workers!r}", hint="a whole number, 0 for as many as are fastest")
+        if self.keep_alive is not None and not _is_time(self.keep_alive):
+            raise ParameterError(
+                f"keep_alive={self.keep_alive!r}", hint="seconds, 0 to end with this process, None for ever"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -45,6 +61,11 @@ class Route:
     model: ModelSpec
     passes: int
     reason: str
+
+
+def _is_time(value: object) -> bool:
+    """Whether it is a number of seconds that a clock can count."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < LONGEST_S
 
 
 def choose(request: Request, backends: Sequence[BackendSpec], *, default: str = DEFAULT_BACKEND) -> Route:
@@ -141,7 +162,7 @@ def with_defaults(spec: BackendSpec, given: Mapping[str, ParameterValue], applie
 def _coerce(backend: str, parameter: ParameterSpec, value: ParameterValue) -> ParameterValue:
     try:
         typed = _typed(parameter, value)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ParameterError(
             f"{parameter.name}={value} is no {parameter.kind}", hint=f"upx backends info {backend} says what it takes"
         ) from error

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import hashlib
 import os
+import signal
 import threading
 import time
 from concurrent.futures import CancelledError
@@ -179,3 +182,90 @@ def test_workers_serve_several_pictures_of_a_thread_pool_at_once(nearest, tmp_pa
         output = future.result(60).output
         assert output == Path(tmp_path / "out" / f"{number}_2x_nearest-x2.png")
         np.testing.assert_array_equal(np.asarray(Image.open(output)), twice(photo(60, 60, seed=number)))
+
+
+def test_a_batch_that_holds_nothing_among_its_pictures_goes_on_after_it(nearest):
+    given = [photo(8, 8), None, photo(8, 8)]
+    assert [type(result.error) for result in nearest.batch(given)] == [type(None), UnsupportedPictureError, type(None)]
+
+
+def test_what_an_iterator_raises_comes_after_the_results_of_what_it_gave(nearest):
+    def pictures():
+        yield photo(8, 8)
+        yield photo(8, 8)
+        raise LookupError("no more")
+
+    told = []
+    with pytest.raises(LookupError, match="no more"):
+        told.extend(result.record.status for result in nearest.batch(pictures()))
+    assert told == ["done", "done"]
+
+
+def test_a_template_knows_the_size_and_the_bytes_of_files_and_of_what_is_in_memory(nearest, tmp_path):
+    source = tmp_path / "in.png"
+    Image.fromarray(photo(9, 7)).save(source)
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
+    template = str(tmp_path / "{stem}-{width}x{height}-{hash}.png")
+    assert nearest(source, template) == tmp_path / f"in-14x18-{digest}.png"
+    assert nearest(photo(5, 6), template).name.startswith("picture-12x10-")
+
+
+@pytest.mark.parametrize("name", ["", "a\0b"])
+def test_text_that_is_no_path_is_refused(nearest, name):
+    with pytest.raises(UnreadablePictureError, match="no path"):
+        nearest(name)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"workers": "2"}, {"keep_alive": "5m"}, {"seed": 1.5}, {"scale": "2"}, {"device": 0}]
+)
+def test_an_argument_of_the_wrong_kind_is_refused_at_once(home, wrong):
+    with pytest.raises(ParameterError):
+        upx.Upscaler("nearest", **wrong)
+
+
+def test_a_callback_may_close_its_upscaler(home):
+    def close(_):
+        upscaler.close()
+        closed.append(True)
+
+    closed = []
+    upscaler = upx.Upscaler("nearest")
+    with pytest.raises(upx.UpxError):
+        upscaler(photo(8, 8), on_progress=close)
+    wait_for(lambda: closed)
+    closed.clear()
+    upscaler = upx.Upscaler("nearest")
+    future = upscaler.submit(photo(8, 8))
+    future.add_done_callback(close)
+    assert future.result(30).record.status == "done"
+    wait_for(lambda: closed)
+
+
+def test_an_interrupt_while_waiting_cancels_the_picture(home):
+    with upx.Upscaler("nearest", delay=5.0) as upscaler:
+        timer = threading.Timer(1.0, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
+        timer.start()
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            upscaler(photo(8, 8))
+        timer.join()
+        wait_for(lambda: not upscaler._running)
+        assert time.monotonic() - began < 4
+
+
+def test_an_upscaler_that_is_forgotten_leaves_no_worker_and_no_thread(home):
+    before = threading.active_count()
+    upscaler = upx.Upscaler("nearest")
+    upscaler(photo(8, 8))
+    assert threading.active_count() > before
+    del upscaler
+    gc.collect()
+    wait_for(lambda: threading.active_count() <= before)
+
+
+def wait_for(true):
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +33,7 @@ def add(settings, name, text=MANIFEST):
     folder = settings.backends_dir / name
     folder.mkdir(parents=True)
     (folder / "backend.toml").write_text(text.format(name=name))
+    (folder / "env.lock").touch()
     return folder
 
 
@@ -60,6 +63,7 @@ def test_an_installed_package_names_itself_and_is_not_imported(settings, tmp_pat
     package.mkdir(parents=True)
     (site / "stranger_pkg" / "__init__.py").write_text("raise RuntimeError('imported')")
     (package / "backend.toml").write_text(MANIFEST.format(name="stranger"))
+    (package / "env.lock").touch()
     info = site / "stranger-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
@@ -140,3 +144,51 @@ def test_a_cache_that_cannot_be_read_or_written_costs_nothing_but_time(settings)
     settings.cache_dir.parent.mkdir(parents=True)
     settings.cache_dir.write_text("a file where the folder would be")
     assert Catalog(settings).backend("nearest").models
+
+
+@pytest.mark.parametrize(
+    "kept", [b"[]", b"null", b"42", b'{"table": {}}', b'{"table": {"name": "mine"}, "digest": ""}']
+)
+def test_a_cache_of_another_shape_is_checked_anew_instead_of_believed(settings, kept):
+    add(settings, "mine")
+    Catalog(settings).backends()
+    for path in (settings.cache_dir / "manifests").iterdir():
+        path.write_bytes(kept)
+    assert Catalog(settings).backend("mine").model("mine-x2").scale == 2
+    assert Catalog(settings).backend("nearest").models
+
+
+def test_a_cache_without_space_leaves_nothing_half_written(settings, monkeypatch):
+    def full(*_args, **_more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert Catalog(settings).backend("nearest").models
+    assert list((settings.cache_dir / "manifests").iterdir()) == []
+
+
+def test_a_backend_without_its_lock_is_unusable_and_harms_no_other(settings):
+    folder = add(settings, "mine")
+    (folder / "env.lock").unlink()
+    catalog = Catalog(settings)
+    with pytest.raises(ManifestError, match="lock is missing") as caught:
+        catalog.backend("mine")
+    assert "uv pip compile" in caught.value.hint
+    assert {"nearest", "span"} <= {spec.name for spec in catalog.backends()}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("mine", MANIFEST.replace("schema = 1", 'schema = 1\naliases = ["nearest"]')),
+        ("mine", MANIFEST.replace("{name}-x2", "span-x4")),
+        ("nearest-x4", MANIFEST),
+    ],
+)
+def test_a_name_that_means_another_backend_already_stays_with_that_one(settings, name, text):
+    add(settings, name, text)
+    catalog = Catalog(settings)
+    assert catalog.broken() == [name]
+    (error,) = catalog.problems()
+    assert "already means" in str(error)
+    assert "upx_backends" in str(error)

@@ -34,3 +34,10 @@ def test_a_wheelhouse_that_is_no_folder_is_refused(tmp_path):
     with pytest.raises(UsageError, match="UPX_WHEELHOUSE"):
         Settings.from_env({"UPX_HOME": "/x", "UPX_WHEELHOUSE": str(tmp_path / "none")})
     assert Settings.from_env({"UPX_HOME": "/x", "UPX_WHEELHOUSE": str(tmp_path)}).wheelhouse == tmp_path
+
+
+@pytest.mark.parametrize("name", ["UPX_HOME", "UPX_WHEELHOUSE", "UPX_UV_CACHE"])
+def test_the_home_of_nobody_is_named_with_its_variable(name):
+    with pytest.raises(UsageError, match=name) as caught:
+        Settings.from_env({name: "~nobody-of-that-name/upx"})
+    assert "full path" in caught.value.hint

@@ -23,6 +23,11 @@ def touch(path: Path) -> Path:
         ({"tile": -1}, "tile"),
         ({"overlap": -2}, "overlap"),
         ({"seed": -3}, "seed"),
+        ({"seed": 2**63}, "seed"),
+        ({"seed": 1.5}, "seed"),
+        ({"seed": "3"}, "seed"),
+        ({"tile": True}, "tile"),
+        ({"overlap": 2.0}, "overlap"),
         ({"quality": 0}, "quality"),
         ({"quality": 101}, "quality"),
         ({"format": "tiff"}, "tiff"),
@@ -99,3 +104,11 @@ def test_a_dash_is_standard_input() -> None:
 def test_a_path_that_no_system_can_hold_is_an_error_of_that_input_alone(tmp_path) -> None:
     (item,) = expand_inputs([tmp_path / ("n" * 300)])
     assert item.error is not None
+
+
+def test_an_empty_name_is_refused_and_never_the_folder_where_one_stands(tmp_path, monkeypatch) -> None:
+    touch(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    (item,) = expand_inputs([""])
+    assert isinstance(item.error, UnreadablePictureError)
+    assert item.error.hint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,25 @@ def test_a_wrong_parameter_is_refused_with_what_it_takes(given, message):
 def test_defaults_are_split_by_what_they_apply_to():
     assert with_defaults(PARAMETERS, {"cfg": 2.0}, "job") == {"cfg": 2.0, "steps": 4, "fix": "wavelet"}
     assert with_defaults(PARAMETERS, {}, "load") == {"fast": False}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"backend": 5}, {"model": b"x"}, {"device": 0}, {"precision": 16}, {"scale": "4"}, {"scale": 4.0}, {"scale": 0},
+        {"workers": -1}, {"workers": 1.5}, {"workers": "2"}, {"keep_alive": "5m"}, {"keep_alive": -1},
+        {"keep_alive": float("nan")}, {"keep_alive": float("inf")}, {"keep_alive": 1e300}, {"keep_alive": True},
+    ],
+)  # fmt: skip
+def test_a_request_of_the_wrong_kind_is_refused_by_name(wrong):
+    (name,) = wrong
+    with pytest.raises(ParameterError, match=name) as caught:
+        Request(**wrong)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("value", [None, [1], {}])
+def test_a_value_that_is_no_number_at_all_is_a_wrong_parameter(value):
+    spec = dataclasses.replace(SPAN, parameters=(ParameterSpec("delay", "float", 0.0),))
+    with pytest.raises(ParameterError, match="delay"):
+        coerce_parameters(spec, {"delay": value})

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from upx.errors import WeightsError
+from upx.notes import read_note, write_note
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,7 @@ def require_licence(model: ModelSpec, settings: Settings, *, accept: bool) -> No
     if not model.restricted:
         return
     path = _path(settings)
-    accepted = _read(path)
+    accepted = read_note(path)
     if accepted.get(model.name) == model.licence:
         return
     if not accept:
@@ -27,18 +27,12 @@ def require_licence(model: ModelSpec, settings: Settings, *, accept: bool) -> No
             f"the weights of {model.name} are under {model.licence} ({model.licence_url})",
             hint="read it, then add --accept-licence once",
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps({**accepted, model.name: model.licence}, indent=1), encoding="utf-8")
-    beside.replace(path)
+    try:
+        write_note(path, {**accepted, model.name: model.licence})
+    except OSError as error:
+        message = f"it cannot be remembered that the licence of {model.name} was accepted: {error}"
+        raise WeightsError(message, hint=f"free space, or make {path.parent} writable") from error
 
 
 def _path(settings: Settings) -> Path:
     return settings.data_dir / "licences.json"
-
-
-def _read(path: Path) -> dict[str, str]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}  # nothing accepted, or a file that no longer says what was

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 
 from upx.errors import OutputError, OutputPathError, UsageError
 from upx.jobs import STDIO
-from upx.naming import Content, parse_output, plan_outputs, settle
+from upx.naming import parse_output, plan_outputs, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from upx.jobs import Input, JobOptions
-    from upx.naming import Destination, Facts, Plan
-
-HASH_DIGITS = 12
+    from upx.naming import Content, Destination, Facts, Plan
 
 
 def plan_targets(
@@ -73,6 +71,8 @@ def fixed_folder(plan: Plan, destination: Destination) -> Path:
 
 
 def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise OutputPathError(f"{folder} is a file, no folder", hint="choose another folder with -o")
     if not folder.is_dir():
         raise OutputPathError(f"{folder} is no folder", hint=f"make it first: mkdir -p {folder}")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -81,24 +81,8 @@ def _check_folder(folder: Path) -> None:
 
 def _reader(facts: Facts, stdin: bytes) -> Callable[[Input], Content]:
     def read(item: Input) -> Content:
-        width, height = _size(item, stdin)
-        return Content(round(width * facts.scale), round(height * facts.scale), _digest(item, stdin))
+        from upx.pipeline.content import content_of
+
+        return content_of(stdin if item.source is None else item.source, facts.scale)
 
     return read
-
-
-def _size(item: Input, stdin: bytes) -> tuple[int, int]:
-    """Width and height as shown; the picture is decoded, so that a damaged one is found here already."""
-    from upx.media.reading import open_picture
-
-    with open_picture(stdin if item.source is None else item.source) as picture:
-        return picture.width, picture.height
-
-
-def _digest(item: Input, stdin: bytes) -> str:
-    import hashlib
-
-    if item.source is None:
-        return hashlib.sha256(stdin).hexdigest()[:HASH_DIGITS]
-    with item.source.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:HASH_DIGITS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import secrets
 import stat
@@ -10,12 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from upx.errors import OutputError, OutputPathError
+from upx.errors import OutputError, OutputExistsError, OutputPathError
 
 if TYPE_CHECKING:
     import io
     from types import TracebackType
     from typing import Self
+
+    from upx.jobs import OnExists
 
 Bytes: TypeAlias = "bytes | bytearray | memoryview"
 
@@ -82,8 +85,11 @@ class OutputFile:
             raise output_error(error, self.target) from error
         return written
 
-    def commit(self, *, no_clobber: bool = False) -> Path:
-        """Put the file in place; its real path. ``no_clobber``: OutputError if something has that name by now."""
+    def commit(self, *, on_exists: OnExists = "overwrite") -> Path:
+        """Put the file in place; its path, which another name follows where ``on_exists`` is "rename".
+
+        OutputExistsError where something has that name by now and ``on_exists`` is "skip" or "error".
+        """
         file = self._opened()
         temporary = self._temporary
         if temporary is None:
@@ -92,17 +98,31 @@ class OutputFile:
             if self._fsync:
                 os.fsync(file.fileno())
             file.close()
-            if no_clobber:
-                _place_new(temporary, self._real)
-            else:
+            if on_exists == "overwrite":
                 temporary.replace(self._real)
+            elif on_exists == "rename":
+                self._place_free(temporary)
+            else:
+                _place_new(temporary, self._real)
             if self._fsync:
                 _sync_folder(self._real.parent)
         except OSError as error:
             self.abort()
             raise output_error(error, self.target) from error
         self._temporary = self._file = None
-        return self._real
+        return self.target
+
+    def _place_free(self, temporary: Path) -> None:
+        """Give it the first name that nobody took: NAME, NAME_2, NAME_3."""
+        target, real = self.target, self._real
+        for number in itertools.count(2):
+            try:
+                _place_new(temporary, self._real)
+            except FileExistsError:
+                name = f"{target.stem}_{number}{target.suffix}"
+                self.target, self._real = target.with_name(name), real.with_name(name)
+            else:
+                return
 
     def abort(self) -> None:
         """Remove what was written; nothing after a commit."""
@@ -127,8 +147,10 @@ def output_error(error: OSError, target: Path) -> OutputError:
     if error.errno in _FORBIDDEN:
         return OutputError(f"{target}: no permission to write there", hint="choose another folder with -o")
     if error.errno == errno.EEXIST:
-        return OutputError(f"{target}: exists already", hint="use --on-exists overwrite, or another name with -o")
+        return OutputExistsError(f"{target}: exists already", hint="use --on-exists overwrite, or another name with -o")
     said = error.strerror or str(error)
+    if error.errno == errno.ENAMETOOLONG:
+        return OutputError(f"{target}: its name is too long", hint="give a shorter one with -o")
     return OutputError(f"{target}: cannot be written: {said}", hint="choose another place with -o")
 
 

@@ -124,7 +124,7 @@ def _check_size(image: ImageFile, path: Path, max_pixels: int) -> None:
     if image.width * image.height > max_pixels:
         raise PictureTooLargeError(
             f"{path}: {image.width} x {image.height} pixels are more than the limit of {max_pixels}",
-            hint="cut it into parts, or raise the limit if you trust the file",
+            hint="cut it into parts",
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, TypeAlias
 
+from upx.errors import OutputError
 from upx.media.encoders import Encoder, check_output_size, format_facts, open_encoder
 from upx.media.memory import ArrayEncoder, like_input, to_image
 from upx.media.output_file import OutputFile
@@ -14,6 +15,7 @@ from upx.media.output_file import OutputFile
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from upx.jobs import OnExists
     from upx.media.channels import Mode
     from upx.media.picture import Picture
 
@@ -30,7 +32,7 @@ class TargetSpec:
     mode: Mode
     format: str | None = None
     quality: int | None = None
-    no_clobber: bool = False
+    on_exists: OnExists = "overwrite"
     icc: bytes | None = None
     exif: bytes | None = None
 
@@ -69,7 +71,7 @@ def open_target(target: Target, spec: TargetSpec, picture: Picture, *, form: For
     if isinstance(target, Path):
         output = OutputFile(target).open()
         try:
-            return _File(_encoder(output, target, spec), output, no_clobber=spec.no_clobber)
+            return _File(_encoder(output, target, spec), output, on_exists=spec.on_exists)
         except BaseException:
             output.abort()
             raise
@@ -101,10 +103,10 @@ def _format(target: Target, spec: TargetSpec) -> str:
 class _File:
     """A file that appears under its name by ``close`` and never otherwise."""
 
-    def __init__(self, encoder: Encoder, output: OutputFile, *, no_clobber: bool) -> None:
+    def __init__(self, encoder: Encoder, output: OutputFile, *, on_exists: OnExists) -> None:
         self._encoder = encoder
         self._output = output
-        self._no_clobber = no_clobber
+        self._on_exists: OnExists = on_exists
         self.warnings = encoder.warnings
 
     def write(self, rows: NDArray[Any]) -> None:
@@ -112,8 +114,7 @@ class _File:
 
     def close(self) -> Path:
         self._encoder.close()
-        self._output.commit(no_clobber=self._no_clobber)
-        return self._output.target
+        return self._output.commit(on_exists=self._on_exists)
 
     def abort(self) -> None:
         self._encoder.abort()
@@ -134,8 +135,12 @@ class _Stream:
 
     def close(self) -> None:
         self._encoder.close()
-        self._stream.write(self._held.getbuffer())
-        self._stream.flush()
+        try:
+            self._stream.write(self._held.getbuffer())
+            self._stream.flush()
+        except OSError as error:
+            said = error.strerror or str(error)
+            raise OutputError(f"the stream cannot be written: {said}", hint="write to a file") from error
 
     def abort(self) -> None:
         self._encoder.abort()

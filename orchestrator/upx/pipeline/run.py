@@ -98,7 +98,7 @@ class _Run:
         """Decode the source."""
         self.report(JobProgress("decode"))
         with self.stages.measure("decode"):
-            return _open(source)
+            return open_source(source)
 
     def ready(self) -> Capabilities:
         """Wait for a worker that holds the model."""
@@ -131,7 +131,7 @@ class _Run:
             mode=channels.mode,
             format=options.format,
             quality=options.quality,
-            no_clobber=options.on_exists in {"error", "rename"},
+            on_exists=options.on_exists,
             icc=picture.icc,
             exif=picture.exif,
         )
@@ -247,7 +247,8 @@ def _batches(plan: TilePlan, size: int) -> Iterator[list[int]]:
         yield group
 
 
-def _open(source: Source) -> Picture:
+def open_source(source: Source) -> Picture:
+    """Decode whatever a picture may come as; InputError and its subclasses."""
     if isinstance(source, Path):
         return open_picture(source)
     if isinstance(source, bytes):

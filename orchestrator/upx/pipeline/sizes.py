@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from typing import TYPE_CHECKING
+import contextlib
+from typing import TYPE_CHECKING, Any, cast
 
 from upx.errors import OutOfMemoryError
+from upx.notes import read_note, write_note
 from upx.tiling import smallest_tile
 
 if TYPE_CHECKING:
@@ -28,12 +28,11 @@ class Sizes:
     def start(self, picture: Picture) -> tuple[int | None, int]:
         """(tile or None for the whole picture, batch) to begin with."""
         spec, asked = self._job.route.backend, self._job.options.tile
-        known = self._read().get(self._key, {}) if asked == 0 else {}
-        tile = spec.tiling.tile if asked == 0 else asked
-        if tile is not None and asked == 0:
-            tile = min(tile, known.get("tile", tile))
+        tile, batch = asked, spec.batch
+        if asked == 0:
+            tile, batch = self._known("tile", spec.tiling.tile), self._known("batch", spec.batch)
         self._longest = max(picture.height, picture.width)
-        self._tile, self._batch = tile, min(spec.batch, known.get("batch", spec.batch))
+        self._tile, self._batch = tile, batch
         return self._tile, self._batch
 
     def smaller(self, error: OutOfMemoryError, capabilities: Capabilities) -> tuple[int | None, int]:
@@ -61,15 +60,12 @@ class Sizes:
         """Keep what worked, where something smaller than the model's own was needed."""
         if not self._shrunk or self._tile is None:
             return
-        known = {**self._read(), self._key: {"tile": self._tile, "batch": self._batch}}
-        path = self._job.memory
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{threading.get_native_id()}")
-        beside.write_text(json.dumps(known, indent=1), encoding="utf-8")
-        beside.replace(path)
+        known = {**read_note(self._job.memory), self._key: {"tile": self._tile, "batch": self._batch}}
+        with contextlib.suppress(OSError):  # the picture is done: what is not remembered is found out again
+            write_note(self._job.memory, known)
 
-    def _read(self) -> dict[str, dict[str, int]]:
-        try:
-            return json.loads(self._job.memory.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}  # nothing learnt yet, or nothing that can be read: the model's own sizes are tried
+    def _known(self, name: str, usual: int) -> int:
+        """What is remembered, where that is a number below the model's own."""
+        known: Any = read_note(self._job.memory).get(self._key)
+        value: Any = cast("dict[str, Any]", known).get(name) if isinstance(known, dict) else None
+        return min(value, usual) if isinstance(value, int) and value > 0 else usual

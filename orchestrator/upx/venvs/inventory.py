@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from upx.errors import UsageError
+from upx.errors import EnvBuildError, UsageError
+from upx.venvs.failures import own_errors
 from upx.venvs.fingerprint import plan_for
 from upx.venvs.locks import is_locked, try_lock
 from upx.venvs.marker import env_folders, find_marker, read_marker, split_name
@@ -71,7 +72,11 @@ def list_envs(settings: Settings, specs: Iterable[EnvSpec] = ()) -> list[EnvReco
 
 def prune(settings: Settings, specs: Iterable[EnvSpec] = (), *, unused: bool = False) -> Pruned:
     """Remove what is incomplete or superseded, with ``unused`` every environment, unless it is in use."""
-    records = list_envs(settings, specs)
+    with own_errors("every backend", settings.venvs_dir):
+        return _prune(settings, list_envs(settings, specs), unused=unused)
+
+
+def _prune(settings: Settings, records: list[EnvRecord], *, unused: bool) -> Pruned:
     wanted_gone = [each for each in records if unused or each.superseded or each.state != "complete"]
     stats = {each.folder: list(_stats(each.folder)) for each in wanted_gone}
     swept = set(sweep(settings.venvs_dir))
@@ -113,7 +118,7 @@ def _is_superseded(folder: Path, marker: Marker, settings: Settings, spec: EnvSp
         return False
     try:
         return plan_for(spec, settings, flavour=marker.flavour, extras=marker.extras).key != marker.key
-    except UsageError:  # its flavour or extra is gone
+    except (UsageError, EnvBuildError):  # its flavour, extra or lock is gone
         return True
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Outcome: TypeAlias = Literal["held", "busy", "unsupported"]
 POLL_S = 0.05
 SHARES = 64
+_READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
@@ -122,7 +123,7 @@ def try_lock(path: Path, *, shared: bool = False, calls: LockCalls | None = None
     calls = calls or (ByteRanges() if IS_WINDOWS else Flock())
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+        fd = _open(path, shared=shared)
         try:
             outcome = calls.take(fd, shared=shared)
             current = outcome != "busy" and _is_at(fd, path)
@@ -135,6 +136,17 @@ def try_lock(path: Path, *, shared: bool = False, calls: LockCalls | None = None
         if outcome == "busy":
             return None
         # Its file was removed between open and lock: the next one is another file.
+
+
+def _open(path: Path, *, shared: bool) -> int:
+    """The lock's file, made if need be; to share a lock that somebody else owns, reading it is enough."""
+    flags = getattr(os, "O_CLOEXEC", 0)
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o644)
+    except OSError as error:
+        if not shared or error.errno not in _READ_ONLY:
+            raise
+    return os.open(path, os.O_RDONLY | flags)
 
 
 def wait_lock(
@@ -155,11 +167,14 @@ def wait_lock(
 
 def is_locked(path: Path) -> bool:
     """Whether anybody holds the lock of ``path``, or whether that cannot be told."""
-    if not path.exists():
-        return False
-    lock = try_lock(path)
+    try:
+        lock = try_lock(path) if path.exists() else None
+    except OSError as error:
+        if error.errno in _READ_ONLY:  # somebody else's, whose users cannot be told
+            return True
+        raise
     if lock is None:
-        return True
+        return path.exists()
     with lock:
         return not lock.enforced
 

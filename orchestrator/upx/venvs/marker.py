@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
 from upx.venvs.venv import Venv
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 MARKER = "upx-env.json"
 SCHEMA = 1
 FINGERPRINT_DIGITS = 12
+_TEXTS = ("name", "key", "fingerprint", "flavour", "request", "interpreter", "uv", "python", "site_packages")
+_NUMBERS = ("serial", "built")
+_TABLES = ("versions", "records")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +72,34 @@ def read_marker(folder: Path) -> Marker | None:
     if not isinstance(raw, dict):
         return None
     fields = cast("dict[str, Any]", raw)
-    if fields.pop("schema", None) != SCHEMA:
+    if fields.pop("schema", None) != SCHEMA or not _is_whole(fields):
         return None
-    try:
-        fields["extras"] = tuple(fields["extras"])
-        return Marker(**fields)
-    except (TypeError, KeyError):
-        return None
+    fields["extras"] = tuple(fields["extras"])
+    return Marker(**fields)
+
+
+def _is_whole(fields: Mapping[str, object]) -> bool:
+    """Whether every field is there with the type that it was written with, and paths stay inside of the folder."""
+    if set(fields) != {*_TEXTS, *_NUMBERS, *_TABLES, "extras"}:
+        return False
+    typed = (
+        all(isinstance(fields[name], str) for name in _TEXTS)
+        and all(type(fields[name]) is int for name in _NUMBERS)
+        and all(_is_text_table(fields[name]) for name in _TABLES)
+        and isinstance(fields["extras"], list)
+    )
+    return typed and not any(_leads_out(str(fields[name])) for name in ("python", "site_packages"))
+
+
+def _is_text_table(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    return all(isinstance(each, str) for each in cast("dict[str, object]", value).values())
+
+
+def _leads_out(path: str) -> bool:
+    pure = PurePosixPath(path)
+    return pure.is_absolute() or ".." in pure.parts
 
 
 def folder_name(name: str, fingerprint: str, generation: int = 1) -> str:

@@ -35,3 +35,21 @@ def test_an_acceptance_is_remembered_for_that_licence_only(settings):
     changed = ModelSpec("bound", 2, licence="other", restricted=True)
     with pytest.raises(WeightsError):
         require_licence(changed, settings, accept=False)
+
+
+@pytest.mark.parametrize("kept", ["[]", "null", "42", '{"bound": 5}', '{"bound"'])
+def test_a_file_of_another_shape_means_that_nothing_was_accepted(settings, kept):
+    settings.data_dir.mkdir(parents=True)
+    (settings.data_dir / "licences.json").write_text(kept)
+    with pytest.raises(WeightsError, match="CC-BY-NC"):
+        require_licence(BOUND, settings, accept=False)
+    require_licence(BOUND, settings, accept=True)
+    require_licence(BOUND, settings, accept=False)
+
+
+def test_an_acceptance_that_cannot_be_remembered_says_so(settings):
+    settings.data_dir.parent.mkdir(parents=True, exist_ok=True)
+    settings.data_dir.write_text("a file where the folder would be")
+    with pytest.raises(WeightsError, match="cannot be remembered") as caught:
+        require_licence(BOUND, settings, accept=True)
+    assert caught.value.hint

@@ -76,7 +76,9 @@ def test_a_symbolic_link_is_written_through(tmp_path):
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_no_clobber_lets_only_the_first_of_two_writers_have_the_name(tmp_path, monkeypatch, links):
+def test_a_name_that_must_not_be_overwritten_lets_only_the_first_of_two_writers_have_the_name(
+    tmp_path, monkeypatch, links
+):
     if not links:
 
         def no_links(*_):
@@ -87,9 +89,9 @@ def test_no_clobber_lets_only_the_first_of_two_writers_have_the_name(tmp_path, m
     with OutputFile(target) as first, OutputFile(target) as second:
         first.write(b"first")
         second.write(b"second")
-        first.commit(no_clobber=True)
+        first.commit(on_exists="error")
         with pytest.raises(OutputError, match="exists already") as caught:
-            second.commit(no_clobber=True)
+            second.commit(on_exists="error")
     assert "--on-exists" in caught.value.hint
     assert target.read_bytes() == b"first"
     assert names(tmp_path) == ["a.png"]
@@ -176,3 +178,20 @@ def test_a_rename_that_fails_leaves_nothing(tmp_path):
 def test_a_file_that_is_not_open_says_so(tmp_path):
     with pytest.raises(ValueError, match="not open"):
         OutputFile(tmp_path / "a").write(b"x")
+
+
+def test_of_writers_that_race_for_a_name_each_gets_one_of_its_own(tmp_path):
+    target = tmp_path / "a.png"
+    with OutputFile(target) as first, OutputFile(target) as second, OutputFile(target) as third:
+        for number, file in enumerate((first, second, third)):
+            file.write(str(number).encode())
+        placed = [file.commit(on_exists="rename") for file in (first, second, third)]
+    assert placed == [target, tmp_path / "a_2.png", tmp_path / "a_3.png"]
+    assert [path.read_bytes() for path in placed] == [b"0", b"1", b"2"]
+    assert names(tmp_path) == ["a.png", "a_2.png", "a_3.png"]
+
+
+def test_a_name_that_is_too_long_says_so(tmp_path):
+    with pytest.raises(OutputError, match="name is too long") as caught:
+        OutputFile(tmp_path / ("n" * 256)).open()
+    assert "shorter" in caught.value.hint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from upx.errors import CancelledError, ModelError, OutOfMemoryError, PictureTooLargeError
+from upx.errors import CancelledError, ModelError, OutOfMemoryError, OutputError, PictureTooLargeError
 from upx.jobs import JobOptions
 from upx.pipeline.job import Job
 from upx.pipeline.run import run_job, tile_seed
@@ -193,3 +194,25 @@ def test_the_record_says_where_the_time_went(tmp_path):
     result = run_job(job(tmp_path), Pool(), photo(100, 100), tmp_path / "out.png")
     assert {"decode", "tile", "transport", "inference", "stitch", "encode"} <= set(result.record.stages)
     assert result.record.to_json()["schema"] == 1
+
+
+@pytest.mark.parametrize("kept", ["[]", "null", "42", '{"double-x2 on cpu": 5}', '{"double-x2 on cpu": {"tile": "x"}}',
+                                  '{"double-x2 on cpu": {"tile": -4, "batch": 0}}', '{"cut'])  # fmt: skip
+def test_what_was_learnt_in_another_shape_is_not_believed_and_replaced(tmp_path, kept):
+    (tmp_path / "tiles.json").write_text(kept)
+    picture = photo(128, 128)
+    result = run_job(job(tmp_path, batch=4), Pool(most=40 * 40, most_batch=1), picture, None)
+    np.testing.assert_array_equal(result.output, picture.repeat(2, 0).repeat(2, 1))
+    assert json.loads((tmp_path / "tiles.json").read_text())["double-x2 on cpu"]["batch"] == 1
+
+
+def test_a_disk_without_space_for_what_was_learnt_fails_no_finished_picture(tmp_path):
+    (tmp_path / "tiles.json").mkdir()
+    result = run_job(job(tmp_path, batch=4), Pool(most_batch=1), photo(100, 100), None)
+    assert result.record.status == "done"
+
+
+def test_a_stream_that_cannot_be_written_is_an_error_with_the_next_step(tmp_path):
+    with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(OutputError, match="No space left") as caught:
+        run_job(job(tmp_path), Pool(), photo(30, 30), full)
+    assert caught.value.hint

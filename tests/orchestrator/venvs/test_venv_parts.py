@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from upx.venvs import lockfile
 from upx.venvs.check import package_of, read_record
 from upx.venvs.fingerprint import Interpreter, digest, fingerprint, has_nvidia_gpu, resolve_flavour
 from upx.venvs.locks import SHARES, ByteRanges, is_locked, try_lock, wait_lock
-from upx.venvs.marker import folder_name, split_name
+from upx.venvs.marker import MARKER, Marker, folder_name, read_marker, split_name, write_marker
 from upx.venvs.progress import Fetched, read_line
 from upx.venvs.scratch import Scratch, sweep
 from upx.venvs.venv import Progress, python_path, site_packages_path
@@ -233,3 +235,61 @@ def test_progress_counts_the_bytes_of_the_files_that_uv_announces():
     assert [step.stage for step in seen] == ["resolve", "download", "download", "download", "install", "install"]
     assert (seen[3].done, seen[3].total, seen[3].unit) == (16 << 20, total, "bytes")
     assert (seen[5].done, seen[5].total) == (3, 3)
+
+
+WHOLE = Marker(
+    name="x",
+    key="k",
+    fingerprint="f",
+    serial=1,
+    flavour="default",
+    extras=("a",),
+    request="3.11",
+    interpreter="cpython",
+    uv="uv",
+    built=1,
+    python="bin/python",
+    site_packages="lib/site-packages",
+    versions={"a": "1"},
+    records={"R": "0"},
+)
+
+
+def test_a_marker_is_read_as_it_was_written(tmp_path: Path):
+    write_marker(tmp_path, WHOLE)
+    assert read_marker(tmp_path) == WHOLE
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"serial": "1"}, {"serial": True}, {"records": 5}, {"records": {"a": 5}}, {"versions": []}, {"python": 5},
+        {"site_packages": None}, {"flavour": []}, {"extras": "x"}, {"python": "../../bin/true"},
+        {"python": "/bin/true"}, {"more": 1}, {"schema": 2},
+    ],
+)  # fmt: skip
+def test_a_marker_of_another_shape_means_not_built(tmp_path: Path, change: dict[str, object]):
+    write_marker(tmp_path, WHOLE)
+    path = tmp_path / MARKER
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    assert read_marker(tmp_path) is None
+
+
+def test_a_lock_in_somebody_elses_folder_can_be_shared_and_counts_as_in_use():
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "x.lock"
+        path.touch(mode=0o444)
+        path.parent.chmod(0o555)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)  # root may write everywhere
+        try:
+            lock = try_lock(path, shared=True)
+            assert lock is not None
+            lock.close()
+            assert is_locked(path), "it cannot be told, so nothing is removed"
+            with pytest.raises(PermissionError):
+                try_lock(path)
+        finally:
+            os.seteuid(user)
+        path.parent.chmod(0o755)
