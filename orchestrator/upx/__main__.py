@@ -41,10 +41,26 @@ class Interrupts:
             os._exit(INTERRUPTED)
 
 
+def hold_streams() -> None:
+    """Put something in the place of standard streams that were closed: ``upx ... >&-``, or a daemon's child.
+
+    Else the next file or socket that is opened gets their number, and with it whatever somebody prints.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            # Results that go nowhere must not look written; words may.
+            taken = os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
+            if taken != number:
+                os.dup2(taken, number)
+                os.close(taken)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115  # a number, for as long as the process lives
+
+
 def main() -> None:
     """Run the command line of this process."""
     try:
         Interrupts().install()
+        hold_streams()
         from upx.cli._app import run
 
         name = Path(sys.argv[0]).name

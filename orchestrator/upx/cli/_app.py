@@ -113,6 +113,8 @@ def _top(
     if version:
         Console(as_json=json).results(_version())
         raise typer.Exit(0)
+    if ctx.invoked_subcommand is None and json:
+        raise UsageError("no verb was named", hint="upx --help lists the verbs")
     if ctx.invoked_subcommand is None:
         sys.stderr.write(f"{ctx.get_help()}\n")
         return UsageError.exit_code

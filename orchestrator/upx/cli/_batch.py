@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from upx.cli._app import unexpected
-from upx.cli._console import silence_stdout
+from upx.cli._console import silence_stdout, stdout_error
 from upx.cli._targets import make_folder
 from upx.errors import (
     CancelledError,
@@ -18,7 +18,9 @@ from upx.errors import (
     NotReadyError,
     OutOfMemoryError,
     OutputError,
+    OutputExistsError,
     UpxError,
+    UsageError,
     WorkerError,
 )
 from upx.result import ErrorRecord, Record
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 AT_A_TIME = 2
 CANCEL_S = 10.0
 SOME_FAILED, ALL_FAILED = 3, 4
-_SHARED_CODES = (NotReadyError, OutOfMemoryError, WorkerError)
+_SHARED_CODES = (UsageError, NotReadyError, OutOfMemoryError, WorkerError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,10 @@ class Batch:
         began = time.monotonic()
         try:
             return Outcome(self._process(number, plan))
+        except OutputExistsError as error:
+            if self._options.on_exists == "skip":  # somebody else has written it meanwhile
+                return Outcome(self._record(plan, "skipped"))
+            return self._failed(plan, error, time.monotonic() - began)
         except UpxError as error:
             return self._failed(plan, error, time.monotonic() - began)
         except Exception as error:  # noqa: BLE001  # one picture's surprise must not end the others
@@ -133,9 +139,9 @@ class Batch:
         return replace(result.record, input=name)
 
     def _failed(self, plan: Plan, error: UpxError, seconds: float) -> Outcome:
-        if isinstance(error.__cause__, BrokenPipeError):
+        if plan.target is None and isinstance(error, OutputError) and isinstance(error.__cause__, OSError):
             silence_stdout()
-            error = OutputError("standard output was closed before the picture was whole", hint="write to a file: -o")
+            error = stdout_error(error.__cause__)
         record = replace(self._record(plan, "failed"), error=ErrorRecord.of(error), output=None)
         return Outcome(replace(record, seconds=round(seconds, 4)), error)
 

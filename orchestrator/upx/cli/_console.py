@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import sys
 import threading
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
-from upx.errors import EnvBuildError, UpxError
+from upx.errors import EnvBuildError, OutputError, UpxError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
 ARROW = "→"
+# What a terminal obeys instead of showing it: a file's name, or a worker's words, may hold anything.
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# The reader has gone, or there never was one.
+_NOBODY = {errno.EPIPE, errno.EBADF}
 
 
 class Console:
@@ -89,18 +95,20 @@ class Console:
         with self._lock, self._aside():
             try:
                 for line in lines:
-                    _write(sys.stdout, line)
+                    _write(sys.stdout, shown(line) if sys.stdout.isatty() else line)
                 sys.stdout.flush()
-            except BrokenPipeError:
+            except OSError as error:
                 self._out_closed = True
                 silence_stdout()
+                if error.errno not in _NOBODY:
+                    raise stdout_error(error) from error
 
     def _err(self, line: str) -> None:
         with self._lock, self._aside():
             try:
-                sys.stderr.write(f"{line}\n")
+                sys.stderr.write(f"{shown(line)}\n")
                 sys.stderr.flush()
-            except BrokenPipeError:
+            except OSError:
                 self.quiet = True  # nobody is left to tell
 
     @contextmanager
@@ -117,6 +125,18 @@ class Console:
         except UnicodeEncodeError:
             return "->"
         return ARROW
+
+
+def shown(text: str) -> str:
+    """The text with what a terminal would obey spelled out."""
+    return _COMMANDS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def stdout_error(error: OSError) -> OutputError:
+    """Why standard output could not be written to."""
+    if error.errno in _NOBODY:
+        return OutputError("standard output was closed before everything was written", hint="write to a file: -o")
+    return OutputError(f"standard output cannot be written: {error.strerror}", hint="write somewhere else")
 
 
 def silence_stdout() -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
 
+from upx.cli._console import shown
 from upx.cli._meter import Meter
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Display:
 
     def _show(self, picture: int, now: float) -> None:
         name, progress = self._running[picture]
-        words, eta = f"{name}: {_STAGES[progress.stage]}", self._meter.eta(now)
+        words, eta = f"{shown(name)}: {_STAGES[progress.stage]}", self._meter.eta(now)
         if self._show_bar(now):
             self._bar_now().picture(picture, words, progress, eta)
         elif not self._is_terminal and now - self._line_at >= LINE_EVERY_S:

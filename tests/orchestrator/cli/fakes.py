@@ -12,6 +12,8 @@ from upx.errors import (
     CancelledError,
     ModelError,
     OutOfMemoryError,
+    OutputExistsError,
+    ParameterError,
     UnreadablePictureError,
     UpxError,
     WorkerLostError,
@@ -30,6 +32,8 @@ FAILURES: dict[bytes, UpxError] = {
     b"bad": UnreadablePictureError("not a picture", hint="give a picture"),
     b"oom": OutOfMemoryError("out of memory with tiles of 32", hint="-d cpu"),
     b"lost": WorkerLostError("the worker died three times", hint="upx doctor"),
+    b"small tile": ParameterError("a tile of 1 pixels is too small", hint="-t 64"),
+    b"taken": OutputExistsError("it exists already", hint="--on-exists overwrite"),
     b"poison": ModelError("a tile killed two workers", hint="report it"),
 }
 

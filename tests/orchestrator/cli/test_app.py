@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import statistics
@@ -168,3 +169,38 @@ def test_the_shell_completes_verbs_and_options(words, offered) -> None:
     env = {**os.environ, "_UPX_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
     ended = python("-c", "import sys; sys.argv[0] = 'upx'; from upx.__main__ import main; main()", env=env)
     assert set(ended.stdout.split()) == offered
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_were_closed_are_no_bug_of_ours(tmp_path, closed) -> None:
+    env = {**os.environ, "UPX_HOME": str(tmp_path)}
+    command = f'"{sys.executable}" -X dev -m upx backends {closed}'
+    ended = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, check=False, env=env)  # noqa: S602  # the shell closes them
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("BACKEND") or ">&-" in closed
+
+
+@pytest.mark.parametrize("words", [["backends"], ["backends", "--json"], ["up", "absent.png", "--json"]])
+def test_results_that_find_no_space_end_in_one_line(tmp_path, words) -> None:
+    env = {**os.environ, "UPX_HOME": str(tmp_path)}
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        ended = subprocess.run(
+            [sys.executable, "-m", "upx", *words], stdout=full, stderr=subprocess.PIPE, timeout=60, check=False, env=env
+        )
+    said = ended.stderr.decode()
+    assert ended.returncode == 4
+    assert "standard output cannot be written: No space left on device" in said
+    assert "unexpected" not in said
+    assert "Traceback" not in said
+
+
+def test_words_that_a_terminal_would_obey_are_spelled_out(upx) -> None:
+    ended = upx("up", "a\x1b]0;title\x07\u202eb.png")
+    assert ended.code == 4
+    assert "a\\x1b]0;title\\x07\\u202eb.png: no such file" in ended.err
+
+
+def test_without_a_verb_json_is_still_json(upx) -> None:
+    ended = upx("--json")
+    assert ended.code == 2
+    assert json.loads(ended.out)["kind"] == "error"

@@ -319,3 +319,27 @@ def test_a_not_ready_error_of_every_kind_carries_its_log(upx, host, picture) -> 
     picture("a.png")
     host.not_ready = EnvBuildError("no such version", hint="x", log="because")
     assert upx("up", "a.png").code == 5
+
+
+def test_a_wrong_use_of_every_picture_ends_with_2(upx, picture) -> None:
+    picture("a.png", b"small tile")
+    picture("b.png", b"small tile")
+    assert upx("up", "a.png", "b.png").code == 2
+    picture("c.png")
+    assert upx("up", "a.png", "c.png").code == 3
+
+
+@pytest.mark.parametrize(("how", "code", "status"), [("skip", 0, "skipped"), ("error", 4, "failed")])
+def test_an_output_that_somebody_else_wrote_meanwhile_is_left_alone(upx, picture, how, code, status) -> None:
+    picture("a.png", b"taken")
+    ended = upx("up", "a.png", "--on-exists", how, "--json")
+    assert ended.code == code
+    assert records(ended)[0]["status"] == status
+
+
+def test_a_file_where_the_output_folder_would_be_is_said_to_be_one(upx, picture) -> None:
+    picture("a.png")
+    picture("taken")
+    ended = upx("up", "a.png", "-o", "taken/")
+    assert ended.code == 2
+    assert "taken is a file, no folder" in ended.err
