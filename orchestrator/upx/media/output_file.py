@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import io
 import itertools
 import os
 import secrets
+import shutil
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +16,6 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from upx.errors import OutputError, OutputExistsError, OutputPathError
 
 if TYPE_CHECKING:
-    import io
     from types import TracebackType
     from typing import Self
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Bytes: TypeAlias = "bytes | bytearray | memoryview"
 
+_DESCRIPTORS = "/proc/self/fd"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 # What filesystems without hard links answer to a link (FAT, some network shares).
@@ -61,16 +63,17 @@ class OutputFile:
         self.abort()
 
     def open(self) -> Self:
-        """Create the hidden file beside the target."""
+        """Create a file in the target's folder: without a name where the system has such, else a hidden one."""
         self._real = _writable_target(self.target)
-        # Not the target's name plus a suffix: that may be longer than a name can be.
-        temporary = self._real.with_name(f".upx-{secrets.token_hex(8)}.part")
         try:
-            # Unbuffered, so that a full disk is met by the write that filled it; "x" makes it with the umask's bits.
-            self._file = temporary.open("xb", buffering=0)
+            self._file = _nameless(self._real.parent)
+            if self._file is None:
+                temporary = _hidden(self._real)
+                # Unbuffered, so that a full disk is met by the write that filled it; "x" keeps to the umask's bits.
+                self._file = temporary.open("xb", buffering=0)
+                self._temporary = temporary
         except OSError as error:
             raise output_error(error, self.target) from error
-        self._temporary = temporary
         return self
 
     def write(self, data: Bytes) -> int:
@@ -91,12 +94,13 @@ class OutputFile:
         OutputExistsError where something has that name by now and ``on_exists`` is "skip" or "error".
         """
         file = self._opened()
-        temporary = self._temporary
-        if temporary is None:
-            raise ValueError("the output file is not open")
         try:
             if self._fsync:
                 os.fsync(file.fileno())
+            if self._temporary is None:
+                self._temporary = _hidden(self._real)
+                _give_name(file, self._temporary)
+            temporary = self._temporary
             file.close()
             if on_exists == "overwrite":
                 temporary.replace(self._real)
@@ -152,6 +156,38 @@ def output_error(error: OSError, target: Path) -> OutputError:
     if error.errno == errno.ENAMETOOLONG:
         return OutputError(f"{target}: its name is too long", hint="give a shorter one with -o")
     return OutputError(f"{target}: cannot be written: {said}", hint="choose another place with -o")
+
+
+def _hidden(real: Path) -> Path:
+    """A free name beside it; not its name plus a suffix, which may be longer than a name can be."""
+    return real.with_name(f".upx-{secrets.token_hex(8)}.part")
+
+
+def _nameless(folder: Path) -> io.FileIO | None:
+    """A new file in ``folder`` that is gone with its last descriptor, so that not even SIGKILL leaves it behind.
+
+    None where system or file system have none; and where ``folder`` cannot be written, which a named file will tell.
+    """
+    flag = getattr(os, "O_TMPFILE", 0)
+    if not flag or not os.path.isdir(_DESCRIPTORS):  # noqa: PTH112  # text, and on the path of every picture
+        return None
+    try:
+        return io.FileIO(os.open(folder, os.O_RDWR | os.O_CLOEXEC | flag, 0o666), "rb+")
+    except OSError:
+        return None
+
+
+def _give_name(file: io.FileIO, name: Path) -> None:
+    """Name a nameless file; copied where the file system has no links."""
+    opened = f"{_DESCRIPTORS}/{file.fileno()}"
+    try:
+        # A descriptor for the folder, which an absolute path does not need, is what makes the link be followed.
+        os.link(opened, name, src_dir_fd=file.fileno(), follow_symlinks=True)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with open(opened, "rb") as source, name.open("xb") as target:  # noqa: PTH123  # a descriptor by its path
+            shutil.copyfileobj(source, target)
 
 
 def _writable_target(target: Path) -> Path:

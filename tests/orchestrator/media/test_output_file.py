@@ -2,7 +2,10 @@ import errno
 import io
 import os
 import resource
+import signal
 import stat
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -31,7 +34,7 @@ def test_a_file_appears_whole_and_only_by_its_commit(tmp_path):
         file.write(b"new ")
         file.write(memoryview(b"bytes"))
         assert target.read_bytes() == b"old"
-        assert len(names(tmp_path)) == 2
+        assert all(name == "a.png" or name.startswith(".upx-") for name in names(tmp_path))
         assert file.commit() == target
     assert target.read_bytes() == b"new bytes"
     assert names(tmp_path) == ["a.png"]
@@ -81,7 +84,7 @@ def test_a_name_that_must_not_be_overwritten_lets_only_the_first_of_two_writers_
 ):
     if not links:
 
-        def no_links(*_):
+        def no_links(*_, **_more):
             raise OSError(errno.EPERM, "no hard links here")
 
         monkeypatch.setattr(os, "link", no_links)
@@ -195,3 +198,36 @@ def test_a_name_that_is_too_long_says_so(tmp_path):
     with pytest.raises(OutputError, match="name is too long") as caught:
         OutputFile(tmp_path / ("n" * 256)).open()
     assert "shorter" in caught.value.hint
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from upx.media.output_file import OutputFile
+file = OutputFile(Path(sys.argv[1])).open()
+file.write(b"half")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="this system has no files without a name")
+def test_not_even_a_kill_leaves_anything(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"old")
+    ended = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "a.png"], check=False, timeout=60)
+    assert ended.returncode == -signal.SIGKILL
+    assert names(tmp_path) == ["a.png"]
+    assert (tmp_path / "a.png").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("how", ["overwrite", "rename"])
+def test_without_files_without_a_name_there_is_a_hidden_one_beside(tmp_path, monkeypatch, how):
+    monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    with OutputFile(tmp_path / "a.png") as file:
+        file.write(b"whole")
+        (beside,) = names(tmp_path)
+        assert beside.startswith(".upx-")
+        file.commit(on_exists=how)
+    assert names(tmp_path) == ["a.png"]
+    with OutputFile(tmp_path / "b.png") as file:
+        file.write(b"half")
+    assert names(tmp_path) == ["a.png"]
