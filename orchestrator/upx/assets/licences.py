@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from upx.errors import WeightsError
@@ -27,11 +28,9 @@ def require_licence(model: ModelSpec, settings: Settings, *, accept: bool) -> No
             f"the weights of {model.name} are under {model.licence} ({model.licence_url})",
             hint="read it, then add --accept-licence once",
         )
-    try:
+    # Where it cannot be remembered it holds for this once, and is asked for again.
+    with contextlib.suppress(OSError):
         write_note(path, {**accepted, model.name: model.licence})
-    except OSError as error:
-        message = f"it cannot be remembered that the licence of {model.name} was accepted: {error}"
-        raise WeightsError(message, hint=f"free space, or make {path.parent} writable") from error
 
 
 def _path(settings: Settings) -> Path:
