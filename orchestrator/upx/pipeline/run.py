@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from upx.errors import CancelledError, OutOfMemoryError, UnsupportedPictureError
+from upx.errors import CancelledError, OutOfMemoryError, PictureTooLargeError, UnsupportedPictureError
 from upx.media.channels import Channels
 from upx.media.reading import open_picture
 from upx.media.sources import from_array, from_pil
@@ -120,6 +120,12 @@ class _Run:
             except OutOfMemoryError as error:
                 tile, batch = sizes.smaller(error, capabilities)
                 continue
+            except MemoryError as error:
+                width, height = picture.width * capabilities.scale, picture.height * capabilities.scale
+                raise PictureTooLargeError(
+                    f"{width} x {height} pixels do not fit into this machine's memory",
+                    hint="write a PNG or JPEG file, of which a few rows are held at a time, or cut it into parts",
+                ) from error
             sizes.remember()
             return output, plan, notes
 

@@ -216,3 +216,10 @@ def test_a_stream_that_cannot_be_written_is_an_error_with_the_next_step(tmp_path
     with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(OutputError, match="No space left") as caught:
         run_job(job(tmp_path), Pool(), photo(30, 30), full)
     assert caught.value.hint
+
+
+def test_a_result_that_does_not_fit_into_memory_is_too_large(tmp_path):
+    endless = np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (4_000_000, 4_000_000, 3))
+    with pytest.raises(PictureTooLargeError, match="8000000 x 8000000 pixels do not fit") as caught:
+        run_job(job(tmp_path, options=JobOptions(tile=None)), Pool(), endless, None)
+    assert "PNG" in caught.value.hint
