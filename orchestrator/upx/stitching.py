@@ -91,35 +91,50 @@ class _Single:
 
 
 class _Crop:
-    """Copies cores into one band a row of tiles."""
+    """Copies cores into the band of one row of tiles; cores of later rows wait, smaller than a second band."""
 
     def __init__(self, plan: TilePlan, scale: int, channels: int, dtype: np.dtype[Any]) -> None:
         self._plan = plan
         self._scale = scale
         self._channels = channels
         self._dtype = dtype
-        self._bands: dict[int, Array] = {}
-        self._missing = dict.fromkeys(range(plan.rows), plan.columns)
-        self._next = 0
+        self._band: Array | None = None
+        self._missing = plan.columns
+        self._row = 0
+        self._early: dict[int, list[tuple[int, Array]]] = {}
 
     def add(self, index: int, tile: Array) -> list[Band]:
-        row = index // self._plan.columns
         box, core = self._plan.boxes[index].scaled(self._scale), self._plan.cores[index].scaled(self._scale)
-        if row not in self._bands:
-            shape = (core.height, self._plan.width * self._scale, self._channels)
-            self._bands[row] = np.empty(shape, self._dtype)
         inner = tile[core.top - box.top : core.bottom - box.top, core.left - box.left : core.right - box.left]
-        self._bands[row][:, core.left : core.right] = as_dtype(inner, self._dtype)
-        self._missing[row] -= 1
-        return self._finished()
-
-    def _finished(self) -> list[Band]:
-        done: list[Band] = []
-        while self._next < self._plan.rows and not self._missing[self._next]:
-            top = self._plan.cores[self._next * self._plan.columns].top * self._scale
-            done.append((top, self._bands.pop(self._next)))
-            self._next += 1
+        row = index // self._plan.columns
+        if row > self._row:
+            self._early.setdefault(row, []).append((index, inner.copy()))
+            return []
+        done = self._place_early() + self._place(index, inner)
+        # What waits for the next row goes into its band only with the next tile, when the caller has let go of this
+        # one; unless it is the whole row, and no tile may follow.
+        while len(self._early.get(self._row, ())) == self._plan.columns:
+            done += self._place_early()
         return done
+
+    def _place_early(self) -> list[Band]:
+        done: list[Band] = []
+        for index, inner in self._early.pop(self._row, ()):
+            done += self._place(index, inner)
+        return done
+
+    def _place(self, index: int, inner: Array) -> list[Band]:
+        core = self._plan.cores[index].scaled(self._scale)
+        if self._band is None:
+            self._band = np.empty((core.height, self._plan.width * self._scale, self._channels), self._dtype)
+        self._band[:, core.left : core.right] = as_dtype(inner, self._dtype)
+        self._missing -= 1
+        if self._missing:
+            return []
+        band, self._band = self._band, None
+        self._missing = self._plan.columns
+        self._row += 1
+        return [(core.top, band)]
 
 
 class _Feather:

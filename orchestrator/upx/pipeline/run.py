@@ -194,20 +194,33 @@ class _Run:
                 for index, future in zip(group, self._send(group, plan, channels, out_dtype), strict=True):
                     future.add_done_callback(lambda future, index=index: answers.put((index, future)))
                 flying += len(group)
-            index, future = self._next(answers)
+            self._take(*self._next(answers), plan, channels, stitcher, sink)
             flying -= 1
-            answer = future.result()
-            self.stages.seconds["inference"] += answer.seconds
-            with self.stages.measure("stitch"):
-                out = unpad(answer.array, plan.boxes[index], channels.scale)
-                bands = stitcher.add(index, out)
-            for top, band in bands:
-                with self.stages.measure("stitch"):
-                    rows = channels.finish(top, band)
-                with self.stages.measure("encode"):
-                    sink.write(rows)
             done += 1
             self.report(JobProgress("inference" if done < total else "encode", done, total))
+
+    def _take(
+        self,
+        index: int,
+        future: Future[TileAnswer],
+        plan: TilePlan,
+        channels: Channels,
+        stitcher: Stitcher,
+        sink: OpenTarget,
+    ) -> None:
+        """Stitch one answer and encode the rows that it completes.
+
+        A call of its own, so that nothing of a band outlives it: the next row of tiles fills another as large.
+        """
+        answer = future.result()
+        self.stages.seconds["inference"] += answer.seconds
+        with self.stages.measure("stitch"):
+            bands = stitcher.add(index, unpad(answer.array, plan.boxes[index], channels.scale))
+        for top, band in bands:
+            with self.stages.measure("stitch"):
+                rows = channels.finish(top, band)
+            with self.stages.measure("encode"):
+                sink.write(rows)
 
     def _send(
         self, group: Sequence[int], plan: TilePlan, channels: Channels, out_dtype: str
