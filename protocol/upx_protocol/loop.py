@@ -113,6 +113,7 @@ class Loop(threading.Thread):
         if self._gate is not None:
             self._poller.register(self._gate.socket, zmq.POLLIN)
         last = checked = written = time.monotonic()
+        shown = (0, "")
         while self._leaving is None:
             self._poller.poll(BUSY_POLL_MS if self._backlog else POLL_MS)
             self._woken()
@@ -125,9 +126,11 @@ class Loop(threading.Thread):
             if now - checked > ENTRY_CHECK_S:
                 checked = now
                 self._check_entry(now)
-            if now - written > ENTRY_WRITE_S:
-                written = now
-                self._entry.write(self._service.status)
+            status = self._service.status
+            # Who looks at it between two commands must not take the first for one that is still there.
+            if now - written > ENTRY_WRITE_S or (status.hosts, status.model) != shown:
+                written, shown = now, (status.hosts, status.model)
+                self._entry.write(status)
 
     def _woken(self) -> None:
         reasons = self._wake.reasons()

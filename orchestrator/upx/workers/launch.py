@@ -76,10 +76,17 @@ class Launch:
     def poll(self, now: float) -> Found | None:
         """One step; the worker once it has bound. WorkerStartError where none can be had."""
         self._deadline = self._deadline or now + self._timeouts.start
-        if self.entry is None:
-            self._begin(now)
-            return None
-        return self._bound(self.entry, now)
+        try:
+            if self.entry is None:
+                self._begin(now)
+                return None
+            return self._bound(self.entry, now)
+        except OSError as error:
+            where = error.filename or self._settings.state_dir
+            raise WorkerStartError(
+                f"no worker of {self._plan.backend} can be started: {where}: {error.strerror or error}",
+                hint=f"check space and permissions of {self._settings.state_dir}",
+            ) from error
 
     def give_back(self) -> None:
         """Release the process if it was not handed over."""
@@ -212,7 +219,7 @@ class Launch:
     def _hold_env(self) -> int:
         if self._plan.env_lock is None:
             return -1
-        fd = os.open(self._plan.env_lock, os.O_RDWR | os.O_CREAT, 0o600)
+        fd = locks.open_file(self._plan.env_lock)
         if locks.try_lock(fd, shared=True) and self._plan.python.exists():
             return fd
         os.close(fd)

@@ -32,9 +32,22 @@ def try_lock(fd: int, *, shared: bool = False) -> bool:
     return True
 
 
+def open_file(path: Path) -> int:
+    """Open (or create) a file whose lock is wanted; where nothing may be written any more, one that is there.
+
+    OSError as ``os.open`` raises it.
+    """
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError:
+        if sys.platform == "win32" or not path.exists():
+            raise
+        return os.open(path, os.O_RDONLY)
+
+
 def open_locked(path: Path, *, shared: bool = False) -> int:
     """Open (or create) a file and lock it; -1 where another holds the lock, the descriptor otherwise."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    fd = open_file(path)
     if try_lock(fd, shared=shared):
         return fd
     os.close(fd)
@@ -46,8 +59,10 @@ def is_held(path: Path) -> bool:
 
     Two who ask at the same time do not take each other for the holder: they ask for the shared lock.
     """
+    if not path.is_file():
+        return False
     try:
-        fd = os.open(path, os.O_RDWR)
+        fd = open_file(path)
     except FileNotFoundError:
         return False
     try:

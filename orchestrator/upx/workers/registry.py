@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 LARGEST = 65_536
+LARGEST_NUMBER, LARGEST_PID = 2**53, 2**31
 OLD_BOOT_S = 3600.0
 ENTRY_NAME = re.compile(r"^(?P<identity>[0-9a-f]{8,64})-(?P<ordinal>\d{1,4})\.json$")
 
@@ -121,7 +122,12 @@ def create(
         "endpoint": "",
         "planned": endpoint,
     }
-    os.pwrite(fd, json.dumps(stub).encode(), 0) if hasattr(os, "pwrite") else os.write(fd, json.dumps(stub).encode())
+    try:
+        os.write(fd, json.dumps(stub).encode())
+    except OSError:
+        os.close(fd)
+        path.unlink()
+        raise
     return fd, path
 
 
@@ -132,7 +138,7 @@ def read(path: Path) -> WorkerInfo | None:
         inode = path.stat().st_ino
         with path.open("rb") as file:
             content = file.read(LARGEST)
-    except FileNotFoundError:
+    except OSError:  # none, or something that is no file of ours
         return None
     if match is None:
         return None
@@ -149,9 +155,8 @@ def _fields(content: bytes) -> dict[str, Any]:
 
 
 def _info(path: Path, inode: int, identity: str, ordinal: int, fields: dict[str, Any]) -> WorkerInfo:
-    pid, hosts = _number(fields, "pid"), _number(fields, "hosts")
-    last_used = float(fields["last_used"]) if isinstance(fields.get("last_used"), (int, float)) else time.time()
-    idle_s = fields.get("idle_s")
+    pid, hosts = _number(fields, "pid", below=LARGEST_PID), _number(fields, "hosts")
+    last_used = _seconds(fields, "last_used")
     return WorkerInfo(
         path=path,
         inode=inode,
@@ -167,9 +172,9 @@ def _info(path: Path, inode: int, identity: str, ordinal: int, fields: dict[str,
         curve_public=_text(fields, "curve_public"),
         tied=fields.get("tied") is not False,
         hosts=hosts,
-        idle=0.0 if hosts else max(0.0, time.time() - last_used),
-        idle_s=float(idle_s) if isinstance(idle_s, (int, float)) else None,
-        started=float(_number(fields, "started")),
+        idle=0.0 if hosts or last_used is None else max(0.0, time.time() - last_used),
+        idle_s=_seconds(fields, "idle_s"),
+        started=_seconds(fields, "started") or 0.0,
         memory=machine.resident_bytes(pid) if pid else 0,
     )
 
@@ -186,9 +191,15 @@ def _text(fields: dict[str, Any], key: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _number(fields: dict[str, Any], key: str) -> int:
+def _number(fields: dict[str, Any], key: str, *, below: int = LARGEST_NUMBER) -> int:
+    """A count or a process id; 0 for anything that can be neither."""
     value = fields.get(key)
-    return int(value) if isinstance(value, (int, float)) else 0
+    return value if isinstance(value, int) and 0 <= value < below else 0
+
+
+def _seconds(fields: dict[str, Any], key: str) -> float | None:
+    value = fields.get(key)
+    return float(value) if isinstance(value, (int, float)) and 0 <= value < LARGEST_NUMBER else None
 
 
 def present(path: Path, inode: int) -> bool:

@@ -112,8 +112,10 @@ def _write(folder: Path, files: dict[str, bytes]) -> None:
 
 def hold(folder: Path) -> int:
     """A descriptor with the shared lock of a stage, for a worker to inherit; -1 where it is being pruned."""
+    if not (folder / LOCK).is_file():
+        return -1
     try:
-        fd = os.open(folder / LOCK, os.O_RDWR)
+        fd = locks.open_file(folder / LOCK)
     except OSError:
         return -1
     if locks.try_lock(fd, shared=True) and (folder / LOCK).is_file():

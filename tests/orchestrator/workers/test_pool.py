@@ -13,6 +13,7 @@ import pytest
 from conftest import QUICK, colour, enlarged, gone_within, noise
 from upx import errors
 from upx.workers import events, registry
+from upx.workers.pool import WorkerPool
 
 
 def test_a_tile_comes_back_enlarged_and_read_only(open_pool, plan) -> None:
@@ -200,3 +201,15 @@ def test_a_worker_sees_the_environment_of_its_plan_and_no_other(open_pool, plan,
     names = {item.split(b"=")[0] for item in content.split(b"\0") if item}
     assert b"GIVEN" in names
     assert b"UPX_SECRET" not in names
+
+
+def test_a_state_folder_that_cannot_be_used_is_named_with_the_next_step(plan, settings, tmp_path) -> None:
+    blocked = tmp_path / "state"
+    blocked.write_text("a file")
+    with (
+        WorkerPool(plan, replace(settings, state_dir=blocked)) as pool,
+        pytest.raises(errors.WorkerStartError) as caught,
+    ):
+        pool.ready(20)
+    assert str(blocked) in str(caught.value)
+    assert "space and permissions" in caught.value.hint

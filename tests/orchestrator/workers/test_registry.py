@@ -180,3 +180,39 @@ def test_a_log_is_rotated_by_size_and_only_the_latest_are_kept(tmp_path) -> None
         (tmp_path / f"other{number}.log").touch()
     os.close(logs.open_log(tmp_path, "worker")[0])
     assert len(list(tmp_path.iterdir())) <= logs.MOST_FILES + 1
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1", "99999999999999999999", "NaN", "-Infinity", "4294967296"])
+def test_numbers_that_no_worker_writes_are_taken_for_unknown(settings, entry, number) -> None:
+    fd, _ = entry
+    os.ftruncate(fd, 0)
+    keys = ("pid", "hosts", "last_used", "idle_s", "started", "start_ticks")
+    os.pwrite(fd, f"{{{', '.join(f'{chr(34)}{key}{chr(34)}: {number}' for key in keys)}}}".encode(), 0)
+    (info,) = registry.list_workers(settings)
+    assert info.pid == 0
+    json.dumps([info.idle, info.idle_s, info.started, info.hosts], allow_nan=False)
+
+
+def test_a_folder_named_like_an_entry_harms_nobody(settings, entry) -> None:
+    _, path = entry
+    path.with_name(f"{IDENTITY}-1.json").mkdir()
+    assert [info.ordinal for info in registry.list_workers(settings)] == [0]
+    assert [info.ordinal for info in registry.entries(settings, IDENTITY)] == [0]
+
+
+def test_a_lock_that_cannot_be_written_can_still_be_shared(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "lock"
+    path.touch()
+    real = os.open
+
+    def read_only(name, flags, *mode):
+        if flags & (os.O_RDWR | os.O_CREAT):
+            raise OSError(30, "Read-only file system", str(name))
+        return real(name, flags, *mode)
+
+    monkeypatch.setattr(os, "open", read_only)
+    fd = locks.open_locked(path, shared=True)
+    assert fd >= 0
+    os.close(fd)
+    with pytest.raises(OSError, match="Read-only"):
+        locks.open_locked(tmp_path / "none", shared=True)
