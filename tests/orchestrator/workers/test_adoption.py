@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from worker_kit import QUICK, enlarged, gone_within, lives, noise, until
 
-from conftest import QUICK, enlarged, gone_within, lives, noise, until
 from upx.errors import UsageError
 from upx.workers import control, events, machine, registry
 

@@ -8,8 +8,8 @@ import time
 
 import numpy as np
 import pytest
+from worker_kit import QUICK, colour, enlarged, gone_within, lives, noise, until
 
-from conftest import QUICK, colour, enlarged, gone_within, lives, noise, until
 from upx import errors
 from upx.workers import events
 

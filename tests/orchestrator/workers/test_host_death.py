@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from worker_kit import NEAREST, enlarged, gone_within, lives, noise, until
 
-from conftest import NEAREST, enlarged, gone_within, lives, noise, until
 from upx.workers import events, registry
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import zmq
+from worker_kit import QUICK, enlarged, noise, stand_in
 
-from conftest import QUICK, enlarged, noise, stand_in
 from upx import errors
 from upx.workers import endpoints, events
 from upx_protocol.codec import decode, encode

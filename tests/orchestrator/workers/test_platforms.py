@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zmq
+from worker_kit import enlarged, gone_within, noise, until
 
-from conftest import enlarged, gone_within, noise, until
 from upx.errors import WorkerError
 from upx.workers import channel, events, lifecycle, logs, machine, process, windows
 

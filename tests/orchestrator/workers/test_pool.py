@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from worker_kit import QUICK, colour, enlarged, gone_within, noise
 
-from conftest import QUICK, colour, enlarged, gone_within, noise
 from upx import errors
 from upx.workers import events, registry
 from upx.workers.pool import WorkerPool

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from worker_kit import NEAREST
 
 import upx_protocol
-from conftest import NEAREST
 from upx.errors import ManifestError
 from upx.workers import stage as stages
 from upx.workers.stage import prune_stages, stage
