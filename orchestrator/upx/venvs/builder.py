@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 from upx.errors import EnvDamagedError
 from upx.venvs.fingerprint import plan_for
-from upx.venvs.locks import wait_lock
 from upx.venvs.marker import MARKER, find_marker, read_marker
 from upx.venvs.venv import Damage, Progress, Repair, SiblingDamage, build_lock_path, no_report, use_lock_path
+from upx.venvs.waiting import wait_lock
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterable
 
     from upx.config import Settings
+    from upx.locks import HeldLock
     from upx.specs import EnvSpec
     from upx.venvs.build import Built
     from upx.venvs.fingerprint import Plan
     from upx.venvs.inventory import EnvRecord, Pruned
-    from upx.venvs.locks import HeldLock
     from upx.venvs.venv import Report, Venv
 
 # Another process may be fetching gigabytes; it reports its own failures.

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from upx.errors import EnvBuildError, UsageError
+from upx.locks import is_locked, try_lock
 from upx.venvs.failures import own_errors
 from upx.venvs.fingerprint import plan_for
-from upx.venvs.locks import is_locked, try_lock
 from upx.venvs.marker import env_folders, find_marker, read_marker, split_name
 from upx.venvs.scratch import Scratch, rename, sweep
 from upx.venvs.venv import LOCK_SUFFIX, SCRATCH_PREFIX, use_lock_path

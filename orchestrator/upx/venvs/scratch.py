@@ -9,7 +9,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Self
 
-from upx.venvs.locks import try_lock
+from upx.locks import try_lock
 from upx.venvs.venv import LOCK_SUFFIX, SCRATCH_PREFIX
 
 if TYPE_CHECKING:

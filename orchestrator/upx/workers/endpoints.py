@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
+from upx import locks
 from upx.errors import WorkerStartError
-from upx.workers import locks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,7 +117,7 @@ def _wait_for(fd: int, *, tries: int = 500) -> None:
     import time
 
     for _ in range(tries):
-        if locks.try_lock(fd):
+        if locks.take(fd):
             return
         time.sleep(0.01)
     raise WorkerStartError("the lock of the workers' keys is held", hint="end other upx commands that hang")

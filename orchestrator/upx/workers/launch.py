@@ -11,9 +11,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from upx import locks
 from upx.config import IS_WINDOWS
 from upx.errors import WorkerStartError
-from upx.workers import channel, control, endpoints, faults, locks, logs, machine, process, registry
+from upx.workers import channel, control, endpoints, faults, logs, machine, process, registry
 from upx.workers import stage as stages
 from upx.workers.events import Event, WorkerAdopted, WorkerEvicted, WorkerStarting
 from upx_protocol.options import WorkerOptions
@@ -219,8 +220,8 @@ class Launch:
     def _hold_env(self) -> int:
         if self._plan.env_lock is None:
             return -1
-        fd = locks.open_file(self._plan.env_lock)
-        if locks.try_lock(fd, shared=True) and self._plan.python.exists():
+        fd = locks.open_lock(self._plan.env_lock, shared=True)
+        if locks.take(fd, shared=True) and self._plan.python.exists():
             return fd
         os.close(fd)
         raise self._failed("its environment was removed or is being changed by another command")

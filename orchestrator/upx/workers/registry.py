@@ -15,8 +15,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from upx import locks
 from upx.config import IS_WINDOWS
-from upx.workers import endpoints, locks, machine
+from upx.workers import endpoints, machine
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -84,8 +85,12 @@ def folder(settings: Settings) -> Path:
 @contextmanager
 def spawn_lock(settings: Settings, identity: str) -> Generator[bool]:
     """The lock under which workers of an identity are looked for and started; yields False while another has it."""
-    with locks.holding(folder(settings) / f"{identity}.lock") as held:
-        yield held
+    lock = locks.try_lock(folder(settings) / f"{identity}.lock")
+    try:
+        yield lock is not None
+    finally:
+        if lock is not None:
+            lock.close()
 
 
 def entries(settings: Settings, identity: str) -> list[WorkerInfo]:
@@ -109,7 +114,7 @@ def create(
     """
     path = folder(settings) / f"{identity}-{ordinal}.json"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    if not locks.try_lock(fd):
+    if not locks.take(fd):
         # Somebody who sweeps looks at it this very moment, with the shared lock.
         os.close(fd)
         path.unlink()
@@ -183,7 +188,7 @@ def _alive(path: Path, pid: int) -> bool:
     if IS_WINDOWS:
         # Locks are not inherited there; an entry without a pid is being made.
         return not pid or machine.pid_lives(pid)
-    return locks.is_held(path)
+    return locks.is_locked(path, shared=True)
 
 
 def _text(fields: dict[str, Any], key: str) -> str:
@@ -250,5 +255,5 @@ def _sweep_boots(settings: Settings) -> None:
             continue
         files = list(other.iterdir())
         fresh = any(time.time() - file.stat().st_mtime < OLD_BOOT_S for file in [other, *files])
-        if not fresh and not any(locks.is_held(file) for file in files):
+        if not fresh and not any(locks.is_locked(file, shared=True) for file in files):
             shutil.rmtree(other, ignore_errors=True)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import upx_protocol
+from upx import locks
 from upx.errors import ManifestError, WorkerStartError
-from upx.workers import locks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,10 +115,10 @@ def hold(folder: Path) -> int:
     if not (folder / LOCK).is_file():
         return -1
     try:
-        fd = locks.open_file(folder / LOCK)
+        fd = locks.open_lock(folder / LOCK, shared=True)
     except OSError:
         return -1
-    if locks.try_lock(fd, shared=True) and (folder / LOCK).is_file():
+    if locks.take(fd, shared=True) and (folder / LOCK).is_file():
         return fd
     os.close(fd)
     return -1
@@ -147,9 +147,10 @@ def _remove_leftover(folder: Path) -> None:
 def _remove(folder: Path) -> bool:
     if not (folder / LOCK).is_file():
         return False
-    with locks.holding(folder / LOCK) as held:
-        if not held:
-            return False
+    lock = locks.try_lock(folder / LOCK)
+    if lock is None:
+        return False
+    with lock:
         # Renamed first: a stage that is half gone must not be taken for a whole one.
         aside = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.part")
         folder.rename(aside)

@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from venv_kit import make_settings
 
 from upx.errors import EnvBuildError
+from upx.locks import SHARES, ByteRanges, is_locked, try_lock
 from upx.specs import EnvSpec
 from upx.venvs import lockfile
 from upx.venvs.check import package_of, read_record
 from upx.venvs.fingerprint import Interpreter, digest, fingerprint, has_nvidia_gpu, resolve_flavour
-from upx.venvs.locks import SHARES, ByteRanges, is_locked, try_lock, wait_lock
 from upx.venvs.marker import MARKER, Marker, folder_name, read_marker, split_name, write_marker
 from upx.venvs.progress import Fetched, read_line
 from upx.venvs.scratch import Scratch, sweep
 from upx.venvs.venv import Progress, python_path, site_packages_path
+from upx.venvs.waiting import wait_lock
 
 SPEC = EnvSpec("x", Path("x.lock"))
 

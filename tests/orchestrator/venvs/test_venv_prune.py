@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from upx.errors import EnvDamagedError
+from upx.locks import Flock
 from upx.venvs.inventory import Stat, freed_bytes
-from upx.venvs.locks import Flock
 from upx.venvs.marker import MARKER
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from dataclasses import replace
 
 import pytest
 
+from upx import locks
 from upx.errors import WorkerStartError
-from upx.workers import endpoints, locks, machine, process, registry
+from upx.workers import endpoints, machine, process, registry
 
 IDENTITY = "ab" * 32
 
@@ -97,8 +98,8 @@ def test_two_who_look_do_not_take_each_other_for_the_worker(tmp_path) -> None:
     path = tmp_path / "entry"
     path.touch()
     fd = os.open(path, os.O_RDWR)
-    assert locks.try_lock(fd, shared=True)
-    assert not locks.is_held(path)
+    assert locks.take(fd, shared=True)
+    assert not locks.is_locked(path, shared=True)
     os.close(fd)
 
 
@@ -111,7 +112,7 @@ def test_entries_of_another_boot_are_swept_when_they_are_old_and_nobody_holds_th
     for path in (other / f"{IDENTITY}-0.json", other):
         os.utime(path, (0, 0))
     held = os.open(other / f"{IDENTITY}-0.json", os.O_RDWR)
-    locks.try_lock(held)
+    locks.take(held)
     registry.list_workers(settings)
     assert other.exists(), "a shared home: its worker lives on another machine"
     os.close(held)
@@ -211,8 +212,8 @@ def test_a_lock_that_cannot_be_written_can_still_be_shared(tmp_path, monkeypatch
         return real(name, flags, *mode)
 
     monkeypatch.setattr(os, "open", read_only)
-    fd = locks.open_locked(path, shared=True)
-    assert fd >= 0
-    os.close(fd)
-    with pytest.raises(OSError, match="Read-only"):
-        locks.open_locked(tmp_path / "none", shared=True)
+    lock = locks.try_lock(path, shared=True)
+    assert lock is not None
+    lock.close()
+    with pytest.raises(OSError, match="No such file"):
+        locks.try_lock(tmp_path / "none", shared=True)

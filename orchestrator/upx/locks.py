@@ -3,7 +3,8 @@
 flock where there is fcntl: a child that inherits the descriptor keeps the lock alive, whoever else dies. On
 Windows byte ranges of msvcrt stand in for it: sharers take one byte each, an exclusive holder all of them; they
 are not inherited, so a detached worker must take its own. Where the file system has no locks (NFS without lockd)
-a lock is *not enforced*: builds still end whole, only perhaps twice, and nothing is ever removed.
+a lock is *not enforced*: environments still come out whole, only perhaps built twice, and are never removed; a
+worker's registry entry, whose lock says that it lives, cannot be had there.
 """
 
 from __future__ import annotations
@@ -12,20 +13,18 @@ import contextlib
 import errno
 import importlib
 import os
-import time
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
 
 from upx.config import IS_WINDOWS
-from upx.errors import EnvBuildError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
 
 Outcome: TypeAlias = Literal["held", "busy", "unsupported"]
-POLL_S = 0.05
 SHARES = 64
+# Far behind any content: on Windows a locked byte cannot be read by others.
+FIRST_BYTE = 2**30
 _READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 
@@ -56,7 +55,7 @@ class Flock:
 
 
 class ByteRanges:
-    """The first SHARES bytes of the file, through msvcrt.locking, which knows no sharing."""
+    """SHARES bytes behind the file's content, through msvcrt.locking, which knows no sharing."""
 
     def __init__(self, msvcrt: Any = None) -> None:
         self._msvcrt = msvcrt
@@ -71,7 +70,7 @@ class ByteRanges:
 
     def _take(self, fd: int, start: int, length: int) -> bool:
         msvcrt: Any = self._msvcrt or importlib.import_module("msvcrt")
-        os.lseek(fd, start, os.SEEK_SET)
+        os.lseek(fd, FIRST_BYTE + start, os.SEEK_SET)
         try:
             msvcrt.locking(fd, msvcrt.LK_NBLCK, length)
         except OSError as error:
@@ -120,10 +119,10 @@ class HeldLock:
 
 def try_lock(path: Path, *, shared: bool = False, calls: LockCalls | None = None) -> HeldLock | None:
     """The lock of ``path``, whose file is made if need be; None when another has it."""
-    calls = calls or (ByteRanges() if IS_WINDOWS else Flock())
+    calls = calls or _calls()
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        fd = _open(path, shared=shared)
+        fd = open_lock(path, shared=shared)
         try:
             outcome = calls.take(fd, shared=shared)
             current = outcome != "busy" and _is_at(fd, path)
@@ -138,7 +137,18 @@ def try_lock(path: Path, *, shared: bool = False, calls: LockCalls | None = None
         # Its file was removed between open and lock: the next one is another file.
 
 
-def _open(path: Path, *, shared: bool) -> int:
+def take(fd: int, *, shared: bool = False) -> bool:
+    """Take the lock of an open file without waiting; False where another holds one that excludes it.
+
+    OSError where the file system has no locks.
+    """
+    outcome = _calls().take(fd, shared=shared)
+    if outcome == "unsupported":
+        raise OSError(errno.ENOLCK, "this file system has no locks")
+    return outcome == "held"
+
+
+def open_lock(path: Path, *, shared: bool = False) -> int:
     """The lock's file, made if need be; to share a lock that somebody else owns, reading it is enough."""
     flags = getattr(os, "O_CLOEXEC", 0)
     try:
@@ -149,32 +159,19 @@ def _open(path: Path, *, shared: bool) -> int:
     return os.open(path, os.O_RDONLY | flags)
 
 
-def wait_lock(
-    path: Path, *, timeout: float, shared: bool = False, on_wait: Callable[[], None] | None = None
-) -> HeldLock:
-    """The lock of ``path``; ``on_wait`` is called once if it is taken. EnvBuildError after ``timeout`` seconds."""
-    deadline = time.monotonic() + timeout
-    while (lock := try_lock(path, shared=shared)) is None:
-        if on_wait is not None:
-            on_wait()
-            on_wait = None
-        if time.monotonic() > deadline:
-            hint = "end the other upx, or wait for it, and run the command again"
-            raise EnvBuildError(f"another process has held {path} for {timeout:.0f} s", hint=hint)
-        time.sleep(POLL_S)
-    return lock
+def is_locked(path: Path, *, shared: bool = False) -> bool:
+    """Whether anybody holds the lock of ``path``, or whether that cannot be told.
 
-
-def is_locked(path: Path) -> bool:
-    """Whether anybody holds the lock of ``path``, or whether that cannot be told."""
+    ``shared``: by an exclusive holder; then two who ask at the same time do not take each other for one.
+    """
     try:
-        lock = try_lock(path) if path.exists() else None
+        lock = try_lock(path, shared=shared) if path.is_file() else None
     except OSError as error:
         if error.errno in _READ_ONLY:  # somebody else's, whose users cannot be told
             return True
         raise
     if lock is None:
-        return path.exists()
+        return path.is_file()
     with lock:
         return not lock.enforced
 
@@ -185,3 +182,7 @@ def _is_at(fd: int, path: Path) -> bool:
     except FileNotFoundError:
         return False
     return os.path.samestat(os.fstat(fd), there)
+
+
+def _calls() -> LockCalls:
+    return ByteRanges() if IS_WINDOWS else Flock()
