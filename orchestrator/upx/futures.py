@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from concurrent.futures import CancelledError as FutureCancelledError
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future, InvalidStateError, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 T = TypeVar("T")
+WAKE_S = 0.2
 
 
 class JobFuture(Future[Result]):
@@ -45,12 +47,27 @@ class JobFuture(Future[Result]):
     def wait(self) -> Result:
         """The result, awaited by a caller who gives up with it: an interrupt cancels the job."""
         try:
-            return self.result()
+            return wait_for(self)
         except FutureCancelledError as error:
             raise cancelled_error() from error
         except BaseException:
             self.cancel()
             raise
+
+
+def wait_for(future: Future[T], *, timeout: float | None = None) -> T:
+    """The future's result; TimeoutError after ``timeout`` seconds.
+
+    A signal that comes in the moment before a thread blocks is noticed when it wakes, which may be never: so it wakes
+    now and then, and Ctrl-C is never lost.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while not future.done():
+        left = WAKE_S if deadline is None else min(WAKE_S, deadline - time.monotonic())
+        if left <= 0:
+            raise TimeoutError
+        wait([future], timeout=left)
+    return future.result()
 
 
 def results(pictures: Iterable[T], submit: Callable[[T], JobFuture], *, ahead: int) -> Iterator[Result]:
@@ -84,7 +101,7 @@ def cancelled_error() -> CancelledError:
 def _outcome(picture: object, future: JobFuture) -> Result:
     """The result of one item of a batch, whether it went well or not."""
     try:
-        return future.result()
+        return wait_for(future)
     except UpxError as raised:
         error = raised
     except FutureCancelledError:

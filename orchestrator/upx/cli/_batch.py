@@ -23,6 +23,7 @@ from upx.errors import (
     UsageError,
     WorkerError,
 )
+from upx.futures import wait_for
 from upx.result import ErrorRecord, Record
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Batch:
             for number, plan in enumerate(plans):
                 futures.append(pool.submit(self._do, number, plan))
             for future in futures:
-                told.append(outcome := future.result())
+                told.append(outcome := wait_for(future))
                 self._tell(outcome)
         except BaseException:
             self._cancel.set()

@@ -9,12 +9,12 @@ import threading
 import time
 import weakref
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as WaitTimeoutError
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from upx.errors import ParameterError, WorkerError, WorkerStartError
+from upx.futures import wait_for
 from upx.workers.channel import default_transport
 from upx.workers.draft import DEPTH
 from upx.workers.happenings import JobCancelled, Submitted, Wanted
@@ -89,8 +89,8 @@ class WorkerPool:
         waiter.set_running_or_notify_cancel()
         self._running().post(Wanted(time.monotonic()), ready=waiter)
         try:
-            return waiter.result(timeout)
-        except WaitTimeoutError as error:
+            return wait_for(waiter, timeout=timeout)
+        except TimeoutError as error:
             raise WorkerStartError(
                 f"no worker of {self.plan.backend} was ready within {timeout:g} s",
                 hint="a first start can be slow: try again, or upx doctor",
