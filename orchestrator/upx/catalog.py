@@ -18,17 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from upx.errors import ManifestError, UnknownBackendError
+from upx.manifest import build
 from upx.notes import read_note, write_note
-from upx.specs import (
-    Asset,
-    BackendSpec,
-    EnvSpec,
-    ModelSpec,
-    PackageSource,
-    ParameterSpec,
-    SizeRequirements,
-    TilingSpec,
-)
+from upx.specs import BackendSpec, EnvSpec, ParameterSpec, SizeRequirements, TilingSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -61,6 +53,10 @@ class Catalog:
     def backends(self) -> list[BackendSpec]:
         """Every usable backend, our own first."""
         return [spec for spec in self._all().values() if isinstance(spec, BackendSpec)]
+
+    def envs(self) -> list[EnvSpec]:
+        """The environments of all that have one."""
+        return [spec.env for spec in self.backends() if spec.kind != "weights"]
 
     def problems(self) -> list[ManifestError]:
         """What is wrong with the others."""
@@ -175,7 +171,8 @@ def read_manifest(place: Place, cache: Path) -> BackendSpec:
             f"{path}: name is {table['name']!r}, its place says {place.name!r}", hint="make the two the same"
         )
     spec = _spec(table, place)
-    if not spec.env.lock.is_file():
+    # Where nothing runs there is nothing to build.
+    if spec.kind != "weights" and not spec.env.lock.is_file():
         hint = f"make it: uv pip compile --generate-hashes -o {spec.env.lock} REQUIREMENTS"
         raise ManifestError(f"{path}: its lock is missing: {spec.env.lock}", hint=hint)
     return spec
@@ -187,12 +184,12 @@ def _checked(content: bytes, path: Path, cache: Path) -> dict[str, Any]:
     Importing pydantic takes longer than all else before the first tile; so what it found is kept under the digest
     of the manifest and of the rules.
     """
-    rules = Path(__file__).with_name("manifest.py").read_bytes()
+    rules = b"".join(path.read_bytes() for path in sorted(Path(build.__file__).parent.glob("*.py")))
     kept = cache / f"{hashlib.sha256(rules + content).hexdigest()}.json"
     note = read_note(kept)
     if (table := note.get("table")) and note.get("digest") == _digest(table):
         return table
-    from upx.manifest import parse
+    from upx.manifest.backend import parse
 
     table = parse(tomllib.loads(content.decode()), path)
     with contextlib.suppress(OSError):  # a cache that cannot be written costs time and nothing else
@@ -214,6 +211,7 @@ def _spec(table: dict[str, Any], place: Place) -> BackendSpec:
         python=table["env"]["python"],
         cpu_lock=cpu_lock if cpu_lock.is_file() else None,
         imports=tuple(table["env"]["imports"]),
+        cpu_only=table["devices"] == ["cpu"],
     )
     return BackendSpec(
         name=table["name"],
@@ -221,7 +219,7 @@ def _spec(table: dict[str, Any], place: Place) -> BackendSpec:
         folder=place.folder,
         module=place.module,
         env=env,
-        models=tuple(_model(model) for model in table["models"]),
+        models=tuple(build.build_model(model, table["assets"], table["licence"]) for model in table["models"]),
         default_model=table["default_model"],
         aliases=tuple(table["aliases"]),
         parameters=tuple(
@@ -238,12 +236,8 @@ def _spec(table: dict[str, Any], place: Place) -> BackendSpec:
         batch=table["batch"],
         description=table["description"],
         homepage=table["homepage"],
+        kind=table["kind"],
     )
-
-
-def _model(table: dict[str, Any]) -> ModelSpec:
-    assets = tuple(Asset(**_with(asset, source=PackageSource(**asset["source"]))) for asset in table["assets"])
-    return ModelSpec(**_with(table, assets=assets))
 
 
 def _with(table: dict[str, Any], **changed: Any) -> dict[str, Any]:

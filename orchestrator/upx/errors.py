@@ -21,7 +21,12 @@
     │  │  ├─ DiskFullError              no space left
     │  │  └─ PythonMissingError         no interpreter of the version needed
     │  ├─ EnvDamagedError               an installed file is missing or altered
-    │  └─ WeightsError                  weights missing, altered, or behind a licence
+    │  └─ WeightsError                  weights missing or altered
+    │     ├─ LicenceError               their licence was not accepted yet
+    │     ├─ FetchError                 they cannot be fetched: network, server, wrong bytes
+    │     │  └─ AccessError             the publisher wants to be asked first, or knows no such token
+    │     ├─ StoreFullError             no space left for them
+    │     └─ UnusableWeightsError       a file that is no weights, not these, not all of them, or not safe
     ├─ OutOfMemoryError              6  out of memory after every fallback         (wire: oom)
     ├─ WorkerError                   7  a worker cannot be reached or started
     │  ├─ WorkerStartError              it died before it was ready
@@ -165,7 +170,27 @@ class EnvDamagedError(NotReadyError):
 
 
 class WeightsError(NotReadyError):
-    """Weights are missing, altered, or behind a licence that was not accepted."""
+    """Weights are missing or altered."""
+
+
+class LicenceError(WeightsError):
+    """Weights are behind a licence that was not accepted yet."""
+
+
+class FetchError(WeightsError):
+    """Weights cannot be fetched: no network, no such file, a server that fails or sends something else."""
+
+
+class AccessError(FetchError):
+    """Weights are given out only to those who asked for access, and this token has none."""
+
+
+class StoreFullError(WeightsError):
+    """No space is left for weights."""
+
+
+class UnusableWeightsError(WeightsError):
+    """A file that holds no weights, those of another model, not all of them, or something that could do harm."""
 
 
 class OutOfMemoryError(UpxError):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from upx.catalog import Catalog
-from upx.manifest import keys
+from upx.manifest.backend import keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -46,6 +46,10 @@ def test_our_own_backends_are_found_without_importing_them(settings):
 
 def test_our_own_locks_exist(settings):
     for spec in Catalog(settings).backends():
+        if spec.kind == "weights":
+            assert not (spec.folder / "worker.py").exists()
+            continue
+        assert (spec.folder / "worker.py").is_file()
         assert spec.env.lock.is_file(), spec.name
 
 
@@ -122,7 +126,7 @@ def test_an_unknown_name_suggests_the_nearest(settings):
 def test_an_asset_never_points_out_of_its_package(settings):
     evil = MANIFEST + (
         '\n[[models.assets]]\nrole = "weights"\nfile = "w"\nsha256 = "' + "0" * 64 + '"\nsize = 1\n'
-        'source = {{ package = "p", path = "../../etc/passwd" }}\n'
+        'sources = [{{ kind = "package", package = "p", path = "../../etc/passwd" }}]\n'
     )
     add(settings, "evil", evil)
     with pytest.raises(ManifestError, match="path"):
@@ -133,7 +137,7 @@ def test_a_manifest_is_checked_once_and_again_when_it_changes(settings, monkeypa
     add(settings, "mine")
     Catalog(settings).backend("mine")
     with monkeypatch.context() as patch:
-        patch.setattr("upx.manifest.parse", lambda *_: pytest.fail("checked again"))
+        patch.setattr("upx.manifest.backend.parse", lambda *_: pytest.fail("checked again"))
         assert Catalog(settings).backend("mine").model("mine-x2").scale == 2
     manifest = settings.backends_dir / "mine" / "backend.toml"
     manifest.write_text(manifest.read_text().replace("scale = 2", "scale = 3"))

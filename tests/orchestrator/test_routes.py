@@ -9,11 +9,12 @@ import pytest
 
 from upx.errors import ParameterError, UnknownBackendError, UnsupportedScaleError
 from upx.routes import Request, choose, coerce_parameters, with_defaults
-from upx.specs import BackendSpec, EnvSpec, ModelSpec, ParameterSpec
+from upx.specs import BackendSpec, EnvSpec, Licence, ModelSpec, ParameterSpec
 
 
 def backend(name, models, **more):
-    specs = tuple(ModelSpec(model, scale, restricted=model.endswith("nc")) for model, scale in models)
+    licences = {model: Licence("L", noncommercial=model.endswith("nc")) for model, _ in models}
+    specs = tuple(ModelSpec(model, scale, licence=licences[model]) for model, scale in models)
     return BackendSpec(
         name=name, title=name, folder=Path(), module=name, env=EnvSpec(name, Path()), models=specs,
         default_model=specs[0].name, **more,

@@ -70,7 +70,7 @@ def run_job(
             model_sha256=job.model_sha256,
             scale=scale,
             device=capabilities.device,
-            licence=job.route.model.licence or None,
+            licence=job.route.model.licence_names or None,
             params=dict(job.given),
             seed=job.options.seed,
             tile=(plan.tile_width, plan.tile_height),

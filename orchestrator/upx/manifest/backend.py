@@ -3,42 +3,36 @@
 from __future__ import annotations
 
 import difflib
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from upx.errors import ManifestError
+from upx.manifest.tables import (
+    SOURCES,
+    AssetTable,
+    Count,
+    LicenceTable,
+    Name,
+    Positive,
+    Table,
+    Value,
+    key_names,
+    where,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
-Value: TypeAlias = bool | int | float | str
-Positive: TypeAlias = Annotated[int, Field(ge=1)]
-Count: TypeAlias = Annotated[int, Field(ge=0)]
 
-
-def _inside(path: str) -> str:
-    """Refuse a path that leads out of its folder."""
-    pure = PurePosixPath(path)
-    if not pure.parts or pure.is_absolute() or ".." in pure.parts or "\\" in path:
-        raise ValueError("must be a path inside of the package")
-    return path
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class EnvTable(_Table):
+class EnvTable(Table):
     """``[env]``."""
 
     python: str = "3.11"
     imports: list[str] = ["msgpack", "zmq", "numpy"]
 
 
-class TilingTable(_Table):
+class TilingTable(Table):
     """``[tiling]``."""
 
     tile: Positive = 256
@@ -48,7 +42,7 @@ class TilingTable(_Table):
     minimum_tile: Positive = 32
 
 
-class SizeTable(_Table):
+class SizeTable(Table):
     """``[size]``."""
 
     minimum: Positive = 1
@@ -57,7 +51,7 @@ class SizeTable(_Table):
     fixed: Count = 0
 
 
-class ParameterTable(_Table):
+class ParameterTable(Table):
     """``[parameters.NAME]``."""
 
     kind: Literal["int", "float", "bool", "str"]
@@ -69,41 +63,25 @@ class ParameterTable(_Table):
     applies: Literal["load", "job"] = "job"
 
 
-class SourceTable(_Table):
-    """``source`` of an asset."""
-
-    package: str
-    path: Annotated[str, AfterValidator(_inside)]
-
-
-class AssetTable(_Table):
-    """``[[models.assets]]``."""
-
-    role: str
-    file: str
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    size: Positive
-    source: SourceTable
-
-
-class ModelTable(_Table):
+class ModelTable(Table):
     """``[[models]]``."""
 
     name: Name
     scale: Positive
     title: str = ""
-    licence: str = ""
-    licence_url: str = ""
-    restricted: bool = False
+    kind: Literal["interpolation", "regression", "gan", "diffusion", "autoregressive", "utility"] = "regression"
+    licence: LicenceTable | None = None
+    bundles: list[Name] = []
     options: dict[str, Value] = {}
     assets: list[AssetTable] = []
 
 
-class Manifest(_Table):
+class Manifest(Table):
     """The whole file."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")]
     name: Name
+    kind: Literal["upscaler", "utility", "weights"] = "upscaler"
     title: str = ""
     description: str = ""
     homepage: str = ""
@@ -119,6 +97,8 @@ class Manifest(_Table):
     tiling: TilingTable = TilingTable()
     size: SizeTable = SizeTable()
     parameters: dict[Name, ParameterTable] = {}
+    licence: LicenceTable | None = None
+    assets: list[AssetTable] = []
     models: Annotated[list[ModelTable], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -128,7 +108,18 @@ class Manifest(_Table):
             raise ValueError("two models have one name")
         if self.default_model not in names:
             raise ValueError(f"default_model {self.default_model!r} is none of the models")
+        for model in self.models:
+            _distinct(model.name, [*model.assets, *self.assets])
         return self
+
+
+def _distinct(model: str, assets: list[AssetTable]) -> None:
+    """Two files of one role or name could not both be found."""
+    for what in ("role", "file"):
+        names = [getattr(asset, what) for asset in assets]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two assets of {model} have the {what} {twice!r}")
 
 
 def parse(table: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -140,22 +131,23 @@ def parse(table: dict[str, Any], path: Path) -> dict[str, Any]:
         return Manifest.model_validate(table).model_dump(mode="json", by_alias=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        place = where(first["loc"])
         if first["type"] == "extra_forbidden":
-            message = f"{path}: unknown key {where}"
+            message = f"{path}: unknown key {place}"
             hint = _nearest_key(first["loc"])
         else:
-            message, hint = f"{path}: {where}: {first['msg']}", "backends/README.md describes the manifest"
+            message, hint = f"{path}: {place}: {first['msg']}", "backends/README.md describes the manifest"
         raise ManifestError(message, hint=hint) from error
 
 
 def keys() -> dict[str, list[str]]:
     """Every key of the manifest, by table; for documentation and its test."""
-    tables = {
+    tables: dict[str, type[Table]] = {
         "": Manifest, "env": EnvTable, "tiling": TilingTable, "size": SizeTable, "parameters.NAME": ParameterTable,
-        "models": ModelTable, "models.assets": AssetTable, "models.assets.source": SourceTable,
+        "models": ModelTable, "licence": LicenceTable, "models.assets": AssetTable,
+        **{f"sources.{each.__name__}": each for each in SOURCES},
     }  # fmt: skip
-    return {name: [field.alias or key for key, field in cls.model_fields.items()] for name, cls in tables.items()}
+    return {name: key_names(table) for name, table in tables.items()}
 
 
 def _nearest_key(location: tuple[int | str, ...]) -> str:
