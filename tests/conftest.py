@@ -157,8 +157,9 @@ def upx_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def upx_env(upx_home: Path) -> dict[str, str]:
-    """The environment in which a test runs ``upx``: the user's, without settings of ours but the home."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("UPX_")}
+    """The environment in which a test runs upx: the user's, with no settings of ours but the home and the wheels."""
+    ours = {name for name in os.environ if name.startswith("UPX_") and name != "UPX_WHEELHOUSE"}
+    kept = {name: value for name, value in os.environ.items() if name not in ours}
     return {**kept, "UPX_HOME": str(upx_home)}
 
 

@@ -62,13 +62,13 @@ def plan_for(spec: EnvSpec, settings: Settings, *, flavour: str = "auto", extras
 
 
 def resolve_flavour(spec: EnvSpec, flavour: str, *, gpu: bool) -> str:
-    """``cpu`` or ``default``. ``auto`` takes the CPU lock where there is one and ``gpu`` is False."""
+    """``cpu`` or ``default``. ``auto`` takes the CPU lock where there is one, unless ``gpu`` could be used."""
     choices = ("auto", "cpu", "cuda", "default") if spec.cpu_lock else ("auto", "default")
     if flavour not in choices:
         message = f"{spec.name} has no flavour {flavour!r}"
         raise UsageError(message, hint=f"flavours of {spec.name}: {', '.join(choices)}")
     if flavour == "auto":
-        return "cpu" if spec.cpu_lock and not gpu else "default"
+        return "cpu" if spec.cpu_lock and (spec.cpu_only or not gpu) else "default"
     return "cpu" if flavour == "cpu" else "default"
 
 

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 # Gigabytes over a slow line take an hour; nothing honest takes three.
 STEP_TIMEOUT_S = 3 * 3600.0
 CLEAN_TIMEOUT_S = 20.0
+# What another place may have.
+_LACKING = frozenset({Kind.VERSION, Kind.OFFLINE})
 _FOREIGN = ("UV_", "PIP_", "PYTHON", "VIRTUAL_ENV", "CONDA")
+_CPU_TORCH = re.compile(r"^torch==\S+\+cpu\b", re.MULTILINE)
 _SECRET = re.compile(r"//[^/@\s]+@")
 
 
@@ -74,16 +77,12 @@ class Uv:
         options = ("--clear", "--relocatable", *downloads, "--python", self.about.request)
         self._do(["venv", *options, *self._network(), str(folder)])
 
-    def sync(self, python: Path, locks: Iterable[Path]) -> None:
+    def sync(self, python: Path, locks: Sequence[Path]) -> None:
         """Make the virtualenv hold exactly what ``locks`` say; the wheelhouse is tried first, by itself."""
         command = ["pip", "sync", "--require-hashes", "--python", str(python), *map(str, locks)]
-        if self.wheelhouse is not None:
-            # Without an index: a wheelhouse that holds everything needs no network, and no time-outs of one.
-            outcome = self._run([*command, "--no-index", *self._wheels()])
-            if outcome.code == 0 or classify(outcome.log, code=outcome.code).kind is not Kind.VERSION:
-                self._judge(outcome)
-                return
-        self._do([*command, *self._wheels(), *self._network()])
+        # Without an index: a wheelhouse that holds everything needs no network, and no time-outs of one.
+        alone = [] if self.wheelhouse is None else [["--no-index", *self._wheels()]]
+        self._first_that_has_all(command, [*alone, *self._ways(locks)])
 
     def fetch(self, python: Path, lock: Path, *, cache: Path) -> None:
         """Add what ``lock`` holds, fetched into the empty folder ``cache``: nothing of uv's own cache is used.
@@ -92,7 +91,7 @@ class Uv:
         and its ``--reinstall --offline`` links the damaged files again and says that all is well.
         """
         target = ["--python", str(python), "--requirement", str(lock), "--cache-dir", str(cache)]
-        self._do(["pip", "install", "--no-deps", "--require-hashes", *target, *self._wheels(), *self._network()])
+        self._first_that_has_all(["pip", "install", "--no-deps", "--require-hashes", *target], self._ways([lock]))
 
     def clean(self, packages: Iterable[str]) -> bool:
         """Remove packages from uv's cache; False when it was busy for longer than a moment."""
@@ -108,6 +107,26 @@ class Uv:
         """The version, as in ``0.13.8``."""
         words = self._run(["--version"], timeout=CLEAN_TIMEOUT_S).log.split()
         return words[1] if len(words) > 1 else "unknown"
+
+    def _ways(self, locks: Iterable[Path]) -> list[list[str]]:
+        """Where to look with an index: at the user's, then for a CPU build of torch at torch's own.
+
+        The user's first: it may be a mirror that has the build, as a wheelhouse may, and torch's index, which uv then
+        asks for torch alone, may be out of reach. A lock without such a build is never looked up there: the files
+        under the same version differ from those of the plain index.
+        """
+        usual = [*self._wheels(), *self._network()]
+        own = any(_CPU_TORCH.search(lock.read_text("utf-8")) for lock in locks)
+        return [usual, [*usual, "--torch-backend", "cpu"]] if own else [usual]
+
+    def _first_that_has_all(self, command: Sequence[str], ways: Sequence[Sequence[str]]) -> None:
+        """Try each way until one has every version; the last one's failure is the error."""
+        for way in ways[:-1]:
+            outcome = self._run([*command, *way])
+            if outcome.code == 0 or classify(outcome.log, code=outcome.code).kind not in _LACKING:
+                self._judge(outcome)
+                return
+        self._do([*command, *ways[-1]])
 
     def _wheels(self) -> list[str]:
         return [] if self.wheelhouse is None else ["--find-links", str(self.wheelhouse)]

@@ -161,6 +161,13 @@ def test_a_flavour_is_resolved_by_what_there_is(*, flavour: str, cpu: bool, gpu:
     assert resolve_flavour(spec, flavour, gpu=gpu) == resolved
 
 
+def test_what_uses_no_gpu_takes_the_cpu_flavour_beside_one_too():
+    spec = replace(SPEC, cpu_lock=Path("x.cpu.lock"), cpu_only=True)
+    assert resolve_flavour(spec, "auto", gpu=True) == "cpu"
+    assert resolve_flavour(spec, "default", gpu=True) == "default"
+    assert resolve_flavour(replace(SPEC, cpu_only=True), "auto", gpu=True) == "default"
+
+
 def test_a_gpu_is_seen_by_its_driver_or_its_tool(tmp_path: Path):
     settings = make_settings(tmp_path, child_env={"PATH": str(tmp_path)})
     driver = tmp_path / "version"
