@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from upx.catalog import Catalog
-from upx.errors import UnknownBackendError
+from upx.errors import NotReadyError, UnknownBackendError, UnusableWeightsError, WeightsError
+from upx.models.shelf import Shelf
 from upx.routes import DEFAULT_BACKEND, Request, choose, coerce_parameters
 from upx.session import Session
 from upx.venvs.builder import EnvBuilder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from upx.config import Settings
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
     from upx.specs import BackendSpec
     from upx.venvs.venv import Repair, Venv
     from upx.workers.plan import Timeouts
+
+# The backend that opens pickles.
+CONVERT = "convert"
 
 
 class Host:
@@ -35,10 +42,13 @@ class Host:
         timeouts: Timeouts | None = None,
     ) -> None:
         self.settings = settings
+        # Never reach out, whatever the settings say: for what is built on the way to something else.
+        self.offline = settings.offline
         self._timeouts = timeouts
         self.catalog = Catalog(settings)
         self.envs = EnvBuilder(settings)
         self.on_event = on_event or _ignore
+        self.shelf = Shelf(settings, self.catalog, self.envs, self._convert, self.on_event)
         self._sessions: list[Session] = []
 
     def open(self, request: Request, *, offline: bool = False) -> Session:
@@ -50,29 +60,54 @@ class Host:
         for name in filter(None, (request.backend, request.model)) if request.backend or request.model else (default,):
             self._refuse_broken(name)
         route = self._choose(request, default)
-        params = coerce_parameters(route.backend, request.params)
-        session = Session(
-            route,
-            request,
-            params,
-            settings=self.settings,
-            envs=self.envs,
-            on_event=self.on_event,
-            offline=offline or self.settings.offline,
-            timeouts=self._timeouts,
-        )
+        if route.backend.kind == "utility":
+            raise UnknownBackendError(
+                f"{route.backend.name} serves upx itself and turns no pictures", hint="upx backends lists those that do"
+            )
+        session = self._session(route, request, offline=offline)
         self._sessions.append(session)
         return session
 
+    def _session(self, route: Route, request: Request, *, offline: bool) -> Session:
+        params = coerce_parameters(route.backend, request.params)
+        return Session(
+            route,
+            request,
+            params,
+            shelf=self.shelf,
+            offline=offline or self.settings.offline,
+            timeouts=self._timeouts,
+        )
+
+    def _convert(self, source: Path, order: Mapping[str, object], result: Path) -> None:
+        """Open a pickle in a worker that lives as long as this takes; UnusableWeightsError says why it was refused."""
+        with tempfile.TemporaryDirectory(prefix="upx-order-") as folder:
+            told = Path(folder, "order.json")
+            told.write_text(json.dumps(order), encoding="utf-8")
+            request = Request(
+                backend=CONVERT, device="cpu", weights=source, params={"order": str(told), "result": str(result)}
+            )
+            route = self._choose(request, CONVERT)
+            try:
+                with self._session(route, request, offline=self.offline) as session:
+                    session.warm()
+            except NotReadyError as error:
+                if type(error) is not WeightsError:
+                    raise
+                words = str(error).removeprefix(f"{route.model.name} cannot be loaded: ")
+                raise UnusableWeightsError(
+                    f"{source.name}: {words}", hint="get weights as safetensors, or from somebody you trust"
+                ) from error
+
     def setup(self, name: str, *, flavour: str = "auto", offline: bool = False) -> Venv:
         """The environment of one backend, alias or model, built if it is absent; NotReadyError says why not."""
-        spec = self._backend(name)
+        spec = self._buildable(name)
         offline = offline or self.settings.offline
         return self.envs.ensure(spec.env, flavour=flavour, offline=offline, on_progress=self.on_event)
 
     def repair(self, name: str, *, flavour: str = "auto", offline: bool = False) -> Repair:
         """Check every file of one backend's environment and build it anew where one is damaged."""
-        spec = self._backend(name)
+        spec = self._buildable(name)
         offline = offline or self.settings.offline
         return self.envs.repair(spec.env, flavour=flavour, offline=offline, on_progress=self.on_event)
 
@@ -89,9 +124,15 @@ class Host:
     ) -> None:
         self.close()
 
-    def _backend(self, name: str) -> BackendSpec:
+    def _buildable(self, name: str) -> BackendSpec:
         self._refuse_broken(name)
-        return self._choose(Request(backend=name), DEFAULT_BACKEND).backend
+        spec = self._choose(Request(backend=name), DEFAULT_BACKEND).backend
+        if spec.kind == "weights":
+            raise NotReadyError(
+                f"this version of upx keeps the weights of {name} and has no environment for it",
+                hint=f"upx models pull {name} brings the weights; upx backends lists what runs",
+            )
+        return spec
 
     def _choose(self, request: Request, default: str) -> Route:
         """The route; an unknown name may be one of a backend whose manifest cannot be used."""

@@ -6,24 +6,25 @@ import itertools
 import threading
 from typing import TYPE_CHECKING, Self
 
-from upx.assets.find import digest, explicit_assets, find_assets
+from upx.assets.find import Finder
 from upx.assets.licences import require_licence
+from upx.assets.ready import Readying
 from upx.devices import resolve_device, share_cores, usable_cores
-from upx.errors import UsageError
+from upx.errors import NotReadyError, UsageError
 from upx.routes import with_defaults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-    from upx.config import Settings
     from upx.jobs import JobOptions
+    from upx.locks import HeldLock
     from upx.media.targets import Target
+    from upx.models.shelf import Shelf
     from upx.pipeline.job import Source
     from upx.result import JobProgress, Result
     from upx.routes import Request, Route
     from upx.specs import Capabilities, ParameterValue
-    from upx.venvs.builder import EnvBuilder
     from upx.workers.plan import Timeouts, WorkerPlan
     from upx.workers.pool import WorkerPool
 
@@ -39,23 +40,21 @@ class Session:
         request: Request,
         params: Mapping[str, ParameterValue],
         *,
-        settings: Settings,
-        envs: EnvBuilder,
-        on_event: Callable[[object], None],
+        shelf: Shelf,
         offline: bool = False,
         timeouts: Timeouts | None = None,
     ) -> None:
         self.route = route
         self._request = request
         self._params = params
-        self._settings = settings
-        self._envs = envs
-        self._on_event = on_event
+        self._shelf = shelf
+        self._settings = shelf.settings
         self._offline = offline
         self._timeouts = timeouts
         self._lock = threading.Lock()
         self._plan: WorkerPlan | None = None
         self._pool: WorkerPool | None = None
+        self._used: HeldLock | None = None
         self._closed = False
 
     @property
@@ -85,7 +84,7 @@ class Session:
                 from upx.workers.pool import WorkerPool
 
                 timeouts = self._timeouts or Timeouts()
-                self._pool = WorkerPool(plan, self._settings, on_event=self._on_event, timeouts=timeouts)
+                self._pool = WorkerPool(plan, self._settings, on_event=self._shelf.on_event, timeouts=timeouts)
                 self._pool.start()
             return self._pool
 
@@ -134,8 +133,11 @@ class Session:
         with self._lock:
             self._closed = True
             pool, self._pool = self._pool, None
+            used, self._used = self._used, None
         if pool is not None:
             pool.close()
+        if used is not None:
+            used.close()
 
     def __enter__(self) -> Self:
         return self
@@ -151,17 +153,26 @@ class Session:
         from upx.workers.stage import stage
 
         spec, model, request = self.route.backend, self.route.model, self._request
+        if spec.kind == "weights":
+            raise NotReadyError(
+                f"this version of upx keeps the weights of {spec.name} and cannot run them yet",
+                hint="upx backends lists what runs",
+            )
         device = resolve_device(request.device, spec.devices, environ=self._settings.child_env)
         precision = self._precision()
-        require_licence(model, self._settings, accept=request.accept_licence)
+        require_licence(model, self._settings, accept_now=request.accept_licence)
+        finder = Finder(self._settings, spec, weights=request.weights)
+        # Before they are found: what is being used is not evicted between the look and the load.
+        self._used = self._used or finder.store.use(model.name)
+        readying = Readying(spec, model, self._shelf.obtainer, self._offline)
+        readying.bring_remote(finder)
         flavour = "auto" if device.name.startswith("cuda") or spec.env.cpu_lock is None else "cpu"
-        venv = self._envs.ensure(spec.env, flavour=flavour, offline=self._offline, on_progress=self._on_event)
-        explicit = request.weights is not None
-        files = (
-            explicit_assets(model, request.weights.absolute())
-            if request.weights is not None
-            else find_assets(model, venv.site_packages, backend=spec.name)
+        venv = self._shelf.envs.ensure(
+            spec.env, flavour=flavour, offline=self._offline, on_progress=self._shelf.on_event
         )
+        finder = Finder(self._settings, spec, weights=request.weights, site_packages=venv.site_packages)
+        files = readying.files(finder)
+        self._used = self._used or finder.store.use(model.name)
         staged = stage(spec.folder, spec.module, self._settings)
         workers, threads = share_cores(spec, request.workers, device=device.name, cores=usable_cores())
         return WorkerPlan(
@@ -174,8 +185,8 @@ class Session:
             env_lock=use_lock_path(venv.folder),
             environ={**self._settings.child_env, **spec.environ},
             model=model.name,
-            files={role: str(path) for role, path in files.items()},
-            weights=digest(model, files, explicit=explicit),
+            files={role: str(path) for role, path in files.paths.items()},
+            weights=files.sha256,
             device=device.name,
             device_identity=device.identity,
             precision=precision,

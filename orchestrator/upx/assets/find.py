@@ -1,72 +1,234 @@
-"""Find a model's files and verify them before a worker may read them."""
+"""Where a model's files are: looked for in a fixed order, verified, and told why that one was taken.
+
+    explicit (--weights, then the folder UPX_WEIGHTS) → store → the hub's own cache → a package of the environment
+
+What is found in the first place where it lies is taken. A file of the store that is not what its receipt says is an
+error and never passed over in silence; what the hub's cache holds under the name may be another revision, and is.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from upx.assets.digests import Stamps
+from upx.assets.store import Store
 from upx.errors import WeightsError
+from upx.specs import HubSource, PackageSource
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from upx.specs import Asset, ModelSpec
+    from upx.config import Settings
+    from upx.specs import Asset, BackendSpec, ModelSpec
+
+Place: TypeAlias = Literal["explicit", "store", "hub", "package"]
+PLACES: tuple[Place, ...] = ("explicit", "store", "hub", "package")
+CONFIG = "config.json"
+PICKLES = (".pth", ".pt", ".ckpt")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def find_assets(model: ModelSpec, site_packages: Path, *, backend: str) -> dict[str, Path]:
-    """The model's files inside its environment's packages, by role.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file that may be used. ``why`` says in words how it was found; ``sha256`` is of its bytes."""
 
-    Each is compared with its size and sha256. WeightsError names the first that is missing or differs.
-    """
-    files: dict[str, Path] = {}
-    for asset in model.assets:
-        path = site_packages / asset.source.package / asset.source.path
-        problem = _problem(asset, path)
-        if problem:
+    path: Path
+    place: Place
+    why: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A file that is nowhere; ``tried`` says of each place why not."""
+
+    asset: Asset
+    tried: tuple[str, ...]
+
+
+class Finder:
+    """Looks for the files of one backend's models. ``site_packages``: None until its environment is built."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        backend: BackendSpec,
+        *,
+        weights: Path | None = None,
+        site_packages: Path | None = None,
+        stamps: Stamps | None = None,
+    ) -> None:
+        self.store = Store(settings.weights_dir)
+        self._settings, self._backend = settings, backend
+        self._weights = None if weights is None else weights.absolute()
+        self._site = site_packages
+        self._stamps = stamps or Stamps(settings.state_dir / "digests")
+
+    def find(self, model: ModelSpec, asset: Asset, *, places: Sequence[Place] = PLACES) -> Found | Missing:
+        """The file of one asset; WeightsError for one that is where it has to be and is not what it has to be."""
+        look = {"explicit": self._explicit, "store": self._in_store, "hub": self._in_hub, "package": self._in_package}
+        tried: list[str] = []
+        for place in places:
+            found = look[place](model, asset)
+            if isinstance(found, Found):
+                return found
+            tried.append(f"{place}: {found}")
+        return Missing(asset, tuple(tried))
+
+    def find_all(self, model: ModelSpec) -> list[Found | Missing]:
+        """Every file of a model, in the manifest's order."""
+        return [self.find(model, asset) for asset in model.assets]
+
+    def config(self, files: Sequence[Found]) -> Found | None:
+        """A ``config.json`` beside weights that somebody brought: it overrides the released configuration."""
+        for found in files:
+            path = found.path.with_name(CONFIG)
+            own = found.place in {"explicit", "store"} and path not in {each.path for each in files}
+            if own and path.is_file():
+                return Found(path, found.place, f"beside {found.path.name}", self._stamps.sha256(path))
+        return None
+
+    # Explicit
+
+    def _explicit(self, model: ModelSpec, asset: Asset) -> Found | str:
+        if self._weights is not None:
+            return self._given(self._weights, model, asset)
+        if self._settings.weights is None:
+            return "nothing was named"
+        for path in (self._settings.weights / model.name / asset.file, self._settings.weights / asset.file):
+            if path.is_file():
+                return self._taken(path, "explicit", f"in UPX_WEIGHTS, {self._settings.weights}")
+        return f"not in {self._settings.weights}"
+
+    def _given(self, weights: Path, model: ModelSpec, asset: Asset) -> Found | str:
+        """From --weights: the file itself where a model has one, else from the folder; all of them or none."""
+        if weights.is_file() and len(model.assets) == 1:
+            return self._taken(weights, "explicit", "named by --weights, as it is")
+        names = [each.file for each in model.assets]
+        gone = [name for name in names if not (weights / name).is_file()]
+        if gone or not names:
             raise WeightsError(
-                f"weights of {model.name}: {asset.file} {problem}", hint=f"upx setup {backend} --repair brings it back"
+                f"{weights} is no set of weights for {model.name}: {', '.join(gone) or 'it has none'} not found",
+                hint=f"give a folder that holds {', '.join(names)}",
             )
-        files[asset.role] = path
-    return files
+        return self._taken(weights / asset.file, "explicit", f"in {weights}, named by --weights, as it is")
+
+    # Store
+
+    def _in_store(self, model: ModelSpec, asset: Asset) -> Found | str:
+        kept = self.store.find(model.name, asset.role)
+        if kept is None:
+            return "not pulled or imported"
+        receipt = kept.receipt
+        if asset.sha256 and asset.sha256 not in {receipt.sha256, receipt.original} and receipt.verified != "import":
+            return "another version's file is there"
+        trouble = kept.trouble or self._difference(kept.path, receipt.sha256)
+        if trouble:
+            raise WeightsError(
+                f"weights of {model.name}: {receipt.file} {trouble}", hint=f"upx models pull {model.name} mends it"
+            )
+        source = receipt.source.get("kind", "import")
+        return Found(kept.path, "store", f"came by {source}, {receipt.time[:10]}", receipt.sha256)
+
+    def _difference(self, path: Path, sha256: str) -> str:
+        try:
+            return "" if self._stamps.sha256(path) == sha256 else "differs from its sha256"
+        except OSError as error:
+            return f"cannot be read ({error.strerror})"
+
+    # Hub
+
+    def _in_hub(self, model: ModelSpec, asset: Asset) -> Found | str:  # noqa: ARG002  # as its neighbours
+        if asset.file.endswith(PICKLES):
+            return "a pickle is never used as it comes"
+        why = "not published there"
+        for source in asset.sources:
+            if isinstance(source, HubSource):
+                found = self._in_hub_cache(source, asset)
+                if isinstance(found, Found):
+                    return found
+                why = found
+        return why
+
+    def _in_hub_cache(self, source: HubSource, asset: Asset) -> Found | str:
+        cache = self._settings.hub.cache
+        path = None if cache is None else hub_file(cache, source)
+        if path is None:
+            return f"{source.repository} is not in the cache"
+        blob = path.resolve().name
+        expected = asset.sha256 or (blob if _SHA256.fullmatch(blob) else "")
+        try:
+            sha256 = self._stamps.sha256(path)
+        except OSError as error:
+            return f"the cache's {asset.file} cannot be read ({error.strerror})"
+        if expected and sha256 != expected:
+            return f"the cache's {asset.file} differs from its sha256"
+        return Found(path, "hub", f"in the hub's cache, {source.repository}", sha256)
+
+    # Package
+
+    def _in_package(self, model: ModelSpec, asset: Asset) -> Found | str:
+        sources = [each for each in asset.sources if isinstance(each, PackageSource)]
+        if not sources:
+            return "in no package"
+        if self._site is None:
+            return f"the environment of {self._backend.name} is not built"
+        for source in sources:
+            path = self._site / source.package / source.path
+            if path.is_file():
+                self._refuse_damaged(path, model, asset)
+                return self._taken(path, "package", f"in package {source.package} of the environment", verified=True)
+        first = sources[0]
+        return f"the environment has no {first.package}/{first.path}"
+
+    def _refuse_damaged(self, path: Path, model: ModelSpec, asset: Asset) -> None:
+        size = path.stat().st_size
+        difference = f"has {size} bytes instead of {asset.size}" if asset.size and size != asset.size else ""
+        if asset.sha256 and not difference:
+            difference = self._difference(path, asset.sha256)
+        if difference:
+            raise WeightsError(
+                f"weights of {model.name}: {asset.file} {difference}",
+                hint=f"upx setup {self._backend.name} --repair brings it back",
+            )
+
+    def _taken(self, path: Path, place: Place, why: str, *, verified: bool = False) -> Found:
+        try:
+            return Found(path, place, f"{why}, verified" if verified else why, self._stamps.sha256(path))
+        except OSError as error:
+            raise WeightsError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
 
 
-def explicit_assets(model: ModelSpec, weights: Path) -> dict[str, Path]:
-    """The user's own files instead of the released ones: a folder with the same file names, or the one file.
-
-    They are not compared with a hash. WeightsError names what is missing.
-    """
-    if weights.is_file() and len(model.assets) == 1:
-        return {model.assets[0].role: weights}
-    files = {asset.role: weights / asset.file for asset in model.assets}
-    missing = [path.name for path in files.values() if not path.is_file()]
-    if missing or not files:
-        raise WeightsError(
-            f"{weights} is no set of weights for {model.name}: {', '.join(missing) or 'it has none'} not found",
-            hint=f"give a folder that holds {', '.join(asset.file for asset in model.assets)}",
-        )
-    return files
+def hub_file(cache: Path, source: HubSource) -> Path | None:
+    """The file of a hub's cache, by the layout that its library keeps; None where it is not there."""
+    folder = cache / f"models--{source.repository.replace('/', '--')}"
+    for commit in _commits(folder, source.revision):
+        path = folder / "snapshots" / commit / source.path
+        if path.is_file():
+            return path
+    return None
 
 
-def digest(model: ModelSpec, files: Mapping[str, Path], *, explicit: bool) -> str:
-    """One sha256 for all of a model's files: from the manifest, or from the user's own files' bytes."""
-    if not explicit and len(model.assets) == 1:
-        return model.assets[0].sha256
-    whole = hashlib.sha256()
-    for asset in sorted(model.assets, key=lambda asset: asset.role):
-        whole.update(f"{asset.role}:{_sha256(files[asset.role]) if explicit else asset.sha256}\n".encode())
-    return whole.hexdigest()
-
-
-def _problem(asset: Asset, path: Path) -> str:
+def _commits(folder: Path, revision: str) -> Iterator[str]:
+    if _COMMIT.fullmatch(revision):
+        yield revision
+        return
     try:
-        if path.stat().st_size != asset.size:
-            return f"has {path.stat().st_size} bytes instead of {asset.size}"
-        return "" if _sha256(path) == asset.sha256 else "differs from its sha256"
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        commit = (folder / "refs" / revision).read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return
+    if _COMMIT.fullmatch(commit):
+        yield commit
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def digest(files: Sequence[tuple[str, Found]]) -> str:
+    """One sha256 for all of a model's files, by role: a single file's own, else that of the list."""
+    if len(files) == 1:
+        return files[0][1].sha256
+    lines = "".join(f"{role}:{found.sha256}\n" for role, found in sorted(files, key=lambda pair: pair[0]))
+    return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,36 +1,67 @@
-"""Restricted weights are used only after their licence was accepted, once; the acceptance is remembered."""
+"""Restricted weights are used only after their licences were accepted, once; the acceptance is remembered."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
-from upx.errors import WeightsError
+from upx.assets.receipts import now
+from upx.errors import LicenceError
 from upx.notes import read_note, write_note
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from upx.config import Settings
-    from upx.specs import ModelSpec
+    from upx.specs import Licence, ModelSpec
 
 
-def require_licence(model: ModelSpec, settings: Settings, *, accept: bool) -> None:
-    """WeightsError with the line to add when ``model`` is restricted and nobody accepted its licence yet."""
-    if not model.restricted:
-        return
+def pending(model: ModelSpec, settings: Settings) -> tuple[Licence, ...]:
+    """The licences of ``model`` that somebody has to read and accept before its first use."""
+    restricted = tuple(licence for licence in model.licences if licence.restricted)
+    return () if not restricted or accepted_at(model, settings) else restricted
+
+
+def accepted_at(model: ModelSpec, settings: Settings) -> str:
+    """When the licences that ``model`` has now were accepted (ISO 8601); empty where they were not."""
+    kept: Any = read_note(_path(settings)).get(model.name)
+    if not isinstance(kept, dict):
+        return ""
+    entry = cast("dict[str, Any]", kept)
+    time = entry.get("time")
+    return time if entry.get("licence") == model.licence_names and isinstance(time, str) else ""
+
+
+def accept(model: ModelSpec, settings: Settings) -> None:
+    """Remember that its licences were accepted; where that cannot be kept it holds for this once."""
     path = _path(settings)
-    accepted = read_note(path)
-    if accepted.get(model.name) == model.licence:
-        return
-    if not accept:
-        raise WeightsError(
-            f"the weights of {model.name} are under {model.licence} ({model.licence_url})",
-            hint="read it, then add --accept-licence once",
-        )
-    # Where it cannot be remembered it holds for this once, and is asked for again.
+    entry = {"licence": model.licence_names, "time": now()}
     with contextlib.suppress(OSError):
-        write_note(path, {**accepted, model.name: model.licence})
+        write_note(path, {**read_note(path), model.name: entry})
+
+
+def require_licence(model: ModelSpec, settings: Settings, *, accept_now: bool) -> None:
+    """LicenceError with the line to add when ``model`` is restricted and nobody accepted its licences yet."""
+    waiting = pending(model, settings)
+    if not waiting:
+        return
+    if accept_now:
+        accept(model, settings)
+        return
+    raise LicenceError(
+        f"the weights of {model.name} are under {'; '.join(map(terms, waiting))}",
+        hint=f"read it, then add --accept-licence once, or run upx models pull {model.name} --accept-licence",
+    )
+
+
+def terms(licence: Licence) -> str:
+    """A licence in one line: its name, what it asks, where its text is."""
+    asks = (
+        "not for commercial use" if licence.noncommercial else "",
+        "access to be asked for" if licence.gated else "",
+    )
+    words = ", ".join(filter(None, asks))
+    return f"{licence.name}{f', {words}' if words else ''} ({licence.link or licence.note or 'no text known'})"
 
 
 def _path(settings: Settings) -> Path:

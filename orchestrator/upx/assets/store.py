@@ -1,0 +1,305 @@
+"""The store of weights: files by their digest, models as links to them, a receipt for each.
+
+    weights/blobs/<sha256>            the bytes, read-only, each once whoever uses them
+    weights/models/<model>/<file>     a link to one of them, under the name that the backend knows
+    weights/receipts/<model>/<role>.json
+    weights/parts/                    what is being fetched
+    weights/uses/<model>              its lock: shared by who uses the model; its time: when that was last
+    weights/.lock                     shared while something is put in, exclusive while something is taken out
+
+A file is made beside and renamed, then linked, then its receipt is written: who finds a receipt finds all of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from upx.assets.receipts import Receipt, read_receipt
+from upx.errors import StoreFullError, WeightsError
+from upx.locks import HeldLock, is_locked, try_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+LOCK_WAIT_S = 60.0
+_POLL_S = 0.05
+# Never to fill a disk to its last byte: logs and registry entries are written too.
+RESERVE = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A file of the store. ``trouble``: what is wrong with how it lies there, empty where nothing is."""
+
+    receipt: Receipt
+    path: Path
+    trouble: str = ""
+
+
+class Store:
+    """The store in one folder; any number of processes may have one of these at a time."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.parts = root / "parts"
+
+    # Looking
+
+    def models(self) -> list[str]:
+        """The names of all models that have a file here."""
+        folder = self.root / "receipts"
+        return sorted(each.name for each in folder.iterdir() if each.is_dir()) if folder.is_dir() else []
+
+    def receipts(self, model: str) -> list[Receipt]:
+        """What is here of one model."""
+        found = (read_receipt(path) for path in sorted((self.root / "receipts" / model).glob("*.json")))
+        return [each for each in found if each is not None and each.model == model]
+
+    def find(self, model: str, role: str) -> Kept | None:
+        """The file of one role; None where there is no receipt for it. Its bytes are not looked at."""
+        receipt = read_receipt(self._receipt(model, role))
+        if receipt is None or (receipt.model, receipt.role) != (model, role):
+            return None
+        path = self.root / "models" / model / receipt.file
+        return Kept(receipt, path, self._trouble(path, receipt.sha256))
+
+    def blob(self, sha256: str) -> Path:
+        """Where the bytes of that digest lie, if they are here."""
+        return self.root / "blobs" / sha256
+
+    def blobs(self) -> dict[str, int]:
+        """Digest to size of everything that is kept."""
+        folder = self.root / "blobs"
+        names = [each for each in folder.iterdir() if not each.name.startswith(".")] if folder.is_dir() else []
+        return {each.name: each.lstat().st_size for each in names}
+
+    def folder(self, model: str) -> Path:
+        """The folder of a model's links."""
+        return self.root / "models" / model
+
+    def _trouble(self, path: Path, sha256: str) -> str:
+        blob = self.blob(sha256)
+        try:
+            if blob.is_symlink() or not blob.is_file():
+                return "is no file of the store" if os.path.lexists(blob) else "is missing from the store"
+            if path.is_symlink() or not path.exists():
+                inside = Path(os.path.realpath(self.root), "blobs", sha256)
+                return "" if (there := Path(os.path.realpath(path))) == inside else _astray(path, there, inside)
+            # Where links need a privilege, a model's file is the same file by another name, or a copy.
+            return "" if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.root)) else "lies elsewhere"
+        except OSError as error:
+            return f"cannot be read ({error.strerror})"
+
+    # Putting in
+
+    def put(self, made: Path, receipt: Receipt) -> Path:
+        """Take the file ``made`` (on the same file system, its digest is the receipt's) and give its new path.
+
+        StoreFullError or WeightsError where it cannot be kept; ``made`` is gone afterwards.
+        """
+        with self.errors(), self._locked(shared=True):
+            self._take(made, receipt.sha256)
+            return self._register(receipt)
+
+    def link(self, receipt: Receipt) -> Path:
+        """Give bytes that are here already to a model as well."""
+        with self.errors(), self._locked(shared=True):
+            return self._register(receipt)
+
+    @contextmanager
+    def making(self) -> Generator[Path]:
+        """A name in the store for a file that is being made; what is left of it afterwards is removed."""
+        with self.errors():
+            self.parts.mkdir(parents=True, exist_ok=True)
+            made = self.parts / f"made-{secrets.token_hex(8)}"
+            try:
+                yield made
+            finally:
+                made.unlink(missing_ok=True)
+
+    def copy_in(self, source: Path, receipt: Receipt) -> Path:
+        """Keep a copy of ``source``, whose digest is the receipt's."""
+        self.need(receipt.size)
+        with self.making() as made:
+            shutil.copyfile(source, made)
+            return self.put(made, receipt)
+
+    def need(self, size: int) -> None:
+        """StoreFullError unless ``size`` more bytes fit."""
+        there = next(each for each in (self.root, *self.root.parents) if each.exists())
+        free = shutil.disk_usage(there).free
+        if free < size + RESERVE:
+            raise _full(self.root, size, free)
+
+    def _take(self, made: Path, sha256: str) -> None:
+        blob = self.blob(sha256)
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        made.chmod(0o444)
+        # Always the new bytes: what lies there under this name may be what is to be mended.
+        made.replace(blob)
+
+    def _register(self, receipt: Receipt) -> Path:
+        path = self.folder(receipt.model) / receipt.file
+        old = self.folder(receipt.model)
+        if old.is_symlink():
+            old.unlink()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._link(path, receipt.sha256)
+        receipt.write(self._receipt(receipt.model, receipt.role))
+        self.touch(receipt.model)
+        return path
+
+    def _link(self, path: Path, sha256: str) -> None:
+        blob = self.blob(sha256)
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        try:
+            beside.symlink_to(os.path.relpath(blob, path.parent))
+        except OSError:
+            _link_or_copy(blob, beside)
+        try:
+            beside.replace(path)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
+
+    # Using
+
+    def use(self, model: str) -> HeldLock | None:
+        """Keep the model's files until the lock is closed; None where nothing of it is here, or nothing can be removed.
+
+        A store that this user cannot write to (a shared one, a read-only image) is used without a lock.
+        """
+        if not (self.root / "receipts" / model).is_dir():
+            return None
+        self.touch(model)
+        try:
+            return wait_for(self._use(model), shared=True)
+        except OSError:
+            return None
+
+    def touch(self, model: str) -> None:
+        """The model is used now. A store that cannot be written to remembers nothing."""
+        path = self._use(model)
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+    def last_used(self, model: str) -> float:
+        """Seconds since the epoch; 0 where nobody knows."""
+        try:
+            return self._use(model).stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def in_use(self, model: str) -> bool:
+        """Whether a process of ours uses it right now."""
+        try:
+            return is_locked(self._use(model))
+        except OSError:
+            return True
+
+    # Taking out
+
+    def sweep_parts(self, older_than_s: float) -> int:
+        """Remove unfinished downloads that nobody has touched for so long; how many bytes that were."""
+        from upx.assets.fetch import sweep_parts
+
+        with self.errors():
+            before = self.parts_size()
+            sweep_parts(self.parts, older_than_s)
+            return before - self.parts_size()
+
+    def parts_size(self) -> int:
+        """Bytes of unfinished downloads."""
+        files = self.parts.iterdir() if self.parts.is_dir() else ()
+        return sum(path.stat().st_size for path in files if path.is_file())
+
+    def forget(self, model: str) -> bool:
+        """Remove a model's links and receipts; False while somebody uses it. Bytes go with ``sweep``."""
+        with self.errors(), self._locked(shared=False):
+            lock = try_lock(self._use(model))
+            if lock is None:
+                return False
+            with lock:
+                for folder in (self.root / "receipts" / model, self.folder(model)):
+                    if folder.is_symlink():
+                        folder.unlink()
+                    shutil.rmtree(folder, ignore_errors=True)
+                lock.discard()
+            return True
+
+    def sweep(self) -> int:
+        """Remove the bytes that no receipt names; how many bytes that were."""
+        with self.errors(), self._locked(shared=False):
+            wanted = {each.sha256 for model in self.models() for each in self.receipts(model)}
+            unwanted = {sha256: size for sha256, size in self.blobs().items() if sha256 not in wanted}
+            for sha256 in unwanted:
+                self.blob(sha256).unlink(missing_ok=True)
+            return sum(unwanted.values())
+
+    def _receipt(self, model: str, role: str) -> Path:
+        return self.root / "receipts" / model / f"{role}.json"
+
+    def _use(self, model: str) -> Path:
+        return self.root / "uses" / model
+
+    @contextmanager
+    def _locked(self, *, shared: bool) -> Generator[None]:
+        with wait_for(self.root / ".lock", shared=shared):
+            yield
+
+    @contextmanager
+    def errors(self) -> Generator[None]:
+        """The file system's failures, in the form that all have."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _FULL:
+                raise _full(self.root, 0, 0) from error
+            what = f"{error.strerror or type(error).__name__}: {error.filename or self.root}"
+            raise WeightsError(
+                f"the store of weights cannot be used ({what})", hint=f"check space and permissions of {self.root}"
+            ) from error
+
+
+def wait_for(path: Path, *, shared: bool, timeout: float = LOCK_WAIT_S) -> HeldLock:
+    """The lock of ``path``; WeightsError after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while (lock := try_lock(path, shared=shared)) is None:
+        if time.monotonic() > deadline:
+            raise WeightsError(f"another process has held {path} for {timeout:.0f} s", hint="wait for it, or end it")
+        time.sleep(_POLL_S)
+    return lock
+
+
+def _link_or_copy(blob: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(blob)
+    except OSError:
+        shutil.copyfile(blob, target)
+
+
+def _astray(path: Path, there: Path, inside: Path) -> str:
+    """Why a link does not lead where its receipt says."""
+    if not path.exists():
+        return "has lost its link"
+    return "is linked to another version" if there.parent == inside.parent else "is a link that leads out of the store"
+
+
+def _full(root: Path, needed: int, free: int) -> StoreFullError:
+    figures = f": {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free" if needed else ""
+    return StoreFullError(
+        f"no space left for weights in {root}{figures}",
+        hint="upx models du, upx models rm NAME, or set UPX_HOME to a larger disk",
+    )
+
+
+_FULL = {28, 122}  # ENOSPC, EDQUOT
