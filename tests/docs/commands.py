@@ -11,7 +11,11 @@ INTRODUCTION = """# The command's verbs and options
 
 Written by `scripts/make-commands` from the command itself. `upx-sr` is another name of `upx`.
 """
-SUBVERBS = {"backends": ("list", "info"), "env": ("list", "prune")}
+SUBVERBS = {
+    "backends": ("list", "info"),
+    "models": ("list", "info", "pull", "verify", "import", "rm", "du", "gc", "pin"),
+    "env": ("list", "prune"),
+}
 
 
 def verbs() -> list[tuple[str, ...]]:

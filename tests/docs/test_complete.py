@@ -9,8 +9,9 @@ from pathlib import Path
 from commands import page
 
 import upx.errors
-from upx import config, manifest
+from upx import config
 from upx.errors import UpxError
+from upx.manifest import backend, pulling
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,11 +68,17 @@ def test_every_error_class_stands_in_its_page_with_its_exit_code() -> None:
 
 def test_every_manifest_key_stands_in_the_page_on_backends() -> None:
     text = _page("backends/README.md")
-    tables = manifest.keys()
+    tables = backend.keys()
     assert len(tables) >= 6
     # A table is named as TOML writes it, a key by itself.
     named = {word for code in re.findall(r"`([^`\n]+)`", text) for word in re.findall(r"[a-z0-9_]+", code)}
     assert not [f"{table}.{key}" for table, keys in tables.items() for key in keys if key not in named]
+
+
+def test_every_key_of_a_manifest_of_weights_stands_in_the_readme() -> None:
+    text = _page("README.md").partition("## Weights")[2]
+    named = set(re.findall(r"[a-z0-9_]+", text))
+    assert not [key for keys in pulling.keys().values() for key in keys if key not in named]
 
 
 def test_every_message_kind_stands_in_the_specification() -> None:

@@ -27,6 +27,7 @@ EXAMPLES = """
 upx up photo.jpg                    photo_4x_span-x4.jpg, beside it
 upx up photos/ -o big/ -j 2         a folder, its tree kept
 upx backends                        what there is to choose from
+upx models pull realesrgan          fetch weights ahead of their use
 upx doctor                          is everything all right?
 """
 
@@ -44,6 +45,7 @@ VERBS = (
     Verb("up", "Enlarge pictures, folders or standard input.", "Pictures"),
     Verb("backends", "List the backends, or all about one.", "Backends"),
     Verb("setup", "Build or mend a backend's environment ahead of its use.", "Backends"),
+    Verb("models", "List, fetch, check, import and remove weights.", "Backends"),
     Verb("env", "List environments, remove what nobody needs.", "Backends"),
     Verb("warm", "Load a model now, for the commands to come.", "Workers"),
     Verb("ps", "List the workers that are running.", "Workers"),

@@ -42,6 +42,7 @@ def run_checks(host: Host) -> Iterator[Check]:
     yield check_gpu(gpu_uuids(settings.child_env))
     yield from check_manifests(host)
     yield from check_envs(host)
+    yield from check_weights(host)
     yield from check_workers(settings)
 
 
@@ -117,7 +118,7 @@ def check_manifests(host: Host) -> Iterator[Check]:
 def check_envs(host: Host) -> Iterator[Check]:
     """Every environment, file by file."""
     specs = {spec.name: spec for spec in host.catalog.backends()}
-    for record in host.envs.list_envs([spec.env for spec in specs.values()]):
+    for record in host.envs.list_envs(host.catalog.envs()):
         yield _check_env(host, record, specs.get(record.name))
 
 
@@ -135,6 +136,25 @@ def _check_env(host: Host, record: EnvRecord, spec: BackendSpec | None) -> Check
     if record.superseded:
         return Check(name, "warn", f"{folder} has been replaced", "upx env prune removes it")
     return Check(name, "ok", f"{folder}, {size_text(record.size)}, every file as installed")
+
+
+def check_weights(host: Host) -> Iterator[Check]:
+    """The store of weights: every file of a model that a backend knows, by its stamp where it is untouched."""
+    store, known = host.shelf.store, {member.model.name: member for member in host.shelf.members()}
+    kept = store.models()
+    wrong = 0
+    for name in kept:
+        for receipt in store.receipts(name):
+            found = store.find(name, receipt.role)
+            if found is not None and (trouble := found.trouble or host.shelf.difference(found)):
+                wrong += 1
+                hint = f"upx models pull {name} mends it" if name in known else f"upx models rm {name}"
+                yield Check("weights", "fail", f"{name}: {receipt.file} {trouble}", hint)
+    if not wrong:
+        size = size_text(sum(store.blobs().values()))
+        yield Check(
+            "weights", "ok", f"{len(kept)} models, {size} in {store.root}" if kept else "none fetched or imported"
+        )
 
 
 def check_workers(settings: Settings) -> Iterator[Check]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 import typer
@@ -45,6 +46,18 @@ SetOption: TypeAlias = Annotated[
 LicenceFlag: TypeAlias = Annotated[
     bool,
     typer.Option("--accept-licence", help="Use weights whose licence you have read.", rich_help_panel=MODEL),
+]
+WeightsOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights", metavar="PATH", help="Your own file or folder instead of the released one.", rich_help_panel=MODEL
+    ),
+]
+NamesArgument: TypeAlias = Annotated[
+    list[str] | None, typer.Argument(metavar="[MODEL...]", help="Models, backends or aliases.")
+]
+ManifestOption: TypeAlias = Annotated[
+    Path | None, typer.Option("--manifest", metavar="FILE", help="A TOML file that names models and environments.")
 ]
 DeviceOption: TypeAlias = Annotated[
     str,

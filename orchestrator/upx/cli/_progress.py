@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
+from upx.cli._bar import Bar, left_text
 from upx.cli._console import shown
 from upx.cli._meter import Meter
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from upx.assets.fetch import FetchProgress
     from upx.cli._console import Console
+    from upx.cli._downloads import Downloads
     from upx.result import JobProgress
 
 # What ends sooner shows no bar: it would flicker, and rich alone takes longer to load.
@@ -21,7 +24,6 @@ BAR_AFTER_S = 0.5
 LINE_EVERY_S = 5.0
 # A tile may take minutes: what is shown moves on meanwhile.
 TICK_S = 1.0
-_MINUTE = 60
 _STAGES = {
     "decode": "reading",
     "start": "waiting for a worker",
@@ -41,6 +43,7 @@ class Display:
         self._born = self._line_at = time.monotonic()
         self._said = ""
         self._bar: Bar | None = None
+        self._downloads: Downloads | None = None
         self._is_terminal = sys.stderr.isatty() and not console.quiet
         self._running: dict[int, tuple[str, JobProgress]] = {}
         self._ended = threading.Event()
@@ -48,14 +51,34 @@ class Display:
 
     def event(self, event: object) -> None:
         """Hear a report of the host."""
+        from upx.assets.fetch.want import FetchProgress
         from upx.cli._events import tell
 
+        if isinstance(event, FetchProgress):
+            with self._lock:
+                self._fetching(event, time.monotonic())
+            return
         told = tell(event)
         if not told.state or self._console.verbose:
             self._console.detail(f"upx: {told.words}")
         if told.state:
             with self._lock:
                 self._state(told.words, told.share)
+
+    def _fetching(self, progress: FetchProgress, now: float) -> None:
+        """Hear of a download: a bar for each and one for all, or a line every few seconds."""
+        from upx.cli._downloads import Downloads, words
+
+        self._downloads = self._downloads or Downloads()
+        before = self._downloads.heard.get(progress.key)
+        self._downloads.update(progress, now)
+        if before is None or before.state != progress.state:
+            self._console.detail(f"upx: {words(progress)}")
+        if self._show_bar(now):
+            self._bar_now().download(progress, words(progress), self._downloads)
+        elif not self._is_terminal and now - self._line_at >= LINE_EVERY_S:
+            self._line_at = now
+            self._console.note(f"upx: {self._downloads.line()}")
 
     def progress(self, picture: int, name: str, progress: JobProgress) -> None:
         """Hear how far one picture is."""
@@ -131,85 +154,6 @@ class Display:
             # Results and bar may share a terminal: the bar steps aside for every line.
             self._console.before, self._console.after = self._bar.hide, self._bar.show
         return self._bar
-
-
-class Bar:
-    """A bar per picture in work, and one for what is prepared; drawn by rich on standard error."""
-
-    def __init__(self) -> None:
-        # rich takes 60 ms to load, which only who watches pays.
-        from rich.console import Console as Terminal
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-
-        self._rich = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=30),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-            console=Terminal(stderr=True),
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        self._tasks: dict[int, Any] = {}
-        self._state: Any = None
-        self._stopped = False
-
-    def picture(self, number: int, words: str, progress: JobProgress, eta: float | None) -> None:
-        """Draw one picture's bar."""
-        self._drop_state()
-        if number not in self._tasks:
-            self._tasks[number] = self._rich.add_task("", total=None, note="")
-            self._rich.start()
-        tiles = f"{progress.tiles_done}/{progress.tiles} tiles{left_text(eta)}" if progress.tiles else ""
-        total = progress.tiles or None
-        self._rich.update(
-            self._tasks[number], description=words, completed=progress.tiles_done, total=total, note=tiles
-        )
-
-    def state(self, words: str, share: float | None) -> None:
-        """Draw what is being prepared; ``share`` of 1."""
-        if self._state is None:
-            self._state = self._rich.add_task("", total=None, note="")
-            self._rich.start()
-        total = None if share is None else 1.0
-        self._rich.update(self._state, description=words, completed=share or 0.0, total=total)
-
-    def drop(self, number: int) -> None:
-        """Remove one picture's bar."""
-        task = self._tasks.pop(number, None)
-        if task is not None:
-            self._rich.remove_task(task)
-
-    def hide(self) -> None:
-        """Clear the line for somebody else's words."""
-        self._rich.stop()
-
-    def show(self) -> None:
-        """Draw again, unless there is nothing to draw or it was taken away for good meanwhile."""
-        if not self._stopped and self._rich.tasks:
-            self._rich.start()
-
-    def stop(self) -> None:
-        """Clear the line for good."""
-        self._stopped = True
-        self._rich.stop()
-
-    def _drop_state(self) -> None:
-        if self._state is not None:
-            self._rich.remove_task(self._state)
-            self._state = None
-
-
-def left_text(eta: float | None) -> str:
-    """``, about 35 s left``, or nothing where nobody knows yet."""
-    if eta is None:
-        return ""
-    from upx.cli._render import time_text
-
-    # Tenths would claim more than anybody knows.
-    seconds = max(1, round(eta))
-    return f", about {seconds} s left" if seconds < _MINUTE else f", about {time_text(seconds)} left"
 
 
 def _nothing() -> None:

@@ -133,7 +133,7 @@ def _info(result: kinds.BackendInfo) -> list[str]:
         ("precisions", ", ".join(result.precisions)),
         ("tiles", tiles),
         ("manifest", str(result.folder)),
-        ("environment", str(result.env) if result.env else f"not built: upx setup {result.name}"),
+        ("environment", _env_words(result)),
     )
     lines = [f"{result.name}{aliases}: {result.title}"]
     lines += [f"  {result.description}"] if result.description else []
@@ -142,8 +142,18 @@ def _info(result: kinds.BackendInfo) -> list[str]:
     return [*lines, "", *table(PARAMETER_COLUMNS, result.parameters)] if result.parameters else lines
 
 
+def _env_words(info: kinds.BackendInfo) -> str:
+    if info.purpose == "weights":
+        return "none in this version, which keeps the weights and cannot run them yet"
+    return str(info.env) if info.env else f"not built: upx setup {info.name}"
+
+
 def _model_note(model: kinds.ModelInfo) -> str:
     return f"{model.title} ({model.licence_url}, --accept-licence)" if model.restricted else model.title
+
+
+def _ready(row: kinds.BackendRow) -> str:
+    return "weights only" if row.purpose == "weights" else "yes" if row.env else "no"
 
 
 def _range(parameter: kinds.ParameterInfo) -> str:
@@ -183,7 +193,7 @@ TABLES: dict[type, tuple[Column, ...]] = {
         ("SCALES", lambda row: " ".join(f"x{scale}" for scale in row.scales)),
         ("DEFAULT MODEL", lambda row: row.default_model),
         ("DEVICES", lambda row: " ".join(row.devices)),
-        ("READY", lambda row: "yes" if row.env else "no"),
+        ("READY", _ready),
         ("", lambda row: row.title),
     ),
     kinds.EnvRow: (

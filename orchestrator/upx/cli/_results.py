@@ -48,7 +48,10 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class BackendRow:
-    """One line of ``upx backends``; ``env`` is its environment's folder, None until it is built."""
+    """One line of ``upx backends``; ``env`` is its environment's folder, None until it is built.
+
+    ``purpose``: "upscaler", "utility" (serves upx itself) or "weights" (kept, not run by this version).
+    """
 
     KIND: ClassVar[str] = "backend"
     name: str
@@ -58,6 +61,7 @@ class BackendRow:
     models: tuple[str, ...]
     devices: tuple[str, ...]
     env: Path | None
+    purpose: str = "upscaler"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ class ModelInfo:
     name: str
     scale: int
     title: str
+    kind: str
     licence: str
     licence_url: str
     restricted: bool
@@ -114,6 +119,7 @@ class BackendInfo:
     overlap: int
     stitch: str
     env: Path | None
+    purpose: str = "upscaler"
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,7 @@ def _row(host: Host, spec: BackendSpec) -> BackendRow:
         models=tuple(model.name for model in spec.models),
         devices=spec.devices,
         env=_env(host, spec),
+        purpose=spec.kind,
     )
 
 
@@ -81,7 +82,7 @@ def _info(host: Host, spec: BackendSpec) -> BackendInfo:
     from upx.cli._results import BackendInfo, ModelInfo, ParameterInfo
 
     models = tuple(
-        ModelInfo(each.name, each.scale, each.title, each.licence, each.licence_url, each.restricted)
+        ModelInfo(each.name, each.scale, each.title, each.kind, each.licence_names, each.licence.link, each.restricted)
         for each in spec.models
     )
     parameters = tuple(
@@ -104,9 +105,10 @@ def _info(host: Host, spec: BackendSpec) -> BackendInfo:
         overlap=spec.tiling.overlap,
         stitch=spec.tiling.stitch,
         env=_env(host, spec),
+        purpose=spec.kind,
     )
 
 
 def _env(host: Host, spec: BackendSpec) -> Path | None:
-    found = host.envs.find(spec.env)
+    found = None if spec.kind == "weights" else host.envs.find(spec.env)
     return None if found is None else found.folder

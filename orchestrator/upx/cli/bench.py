@@ -63,6 +63,7 @@ def bench(
 
     Each setting is measured warm; the time to load the model is not counted.
     """
+    from upx.cli._licences import ask_for
     from upx.cli._progress import Display
     from upx.jobs import JobOptions
     from upx.routes import Request
@@ -78,6 +79,7 @@ def bench(
                     backend, model, device=parse_device(device), workers=number, accept_licence=accept_licence
                 )
                 with host.open(request, offline=offline) as session:
+                    ask_for([session.route.model], host.settings, console, accepted=accept_licence)
                     # auto may be a number that was measured already
                     count = session.prepare().workers
                     if count not in {row.workers for row in rows}:

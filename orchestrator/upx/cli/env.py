@@ -45,7 +45,7 @@ def prune(
     from upx.cli._results import Pruned
 
     with _host.make_host() as host:
-        done = host.envs.prune([spec.env for spec in host.catalog.backends()], unused=unused)
+        done = host.envs.prune(host.catalog.envs(), unused=unused)
     removed, kept = (tuple(each.folder for each in records) for records in (done.removed, done.in_use))
     Console(as_json=json, verbose=verbose).results(Pruned(removed, kept, done.freed))
     return 0
@@ -53,7 +53,7 @@ def prune(
 
 def _list(console: Console) -> int:
     with _host.make_host() as host:
-        found = host.envs.list_envs([spec.env for spec in host.catalog.backends()])
+        found = host.envs.list_envs(host.catalog.envs())
     console.results(*(_row(each) for each in found))
     if not found:
         console.note("upx: no environments yet; upx setup NAME builds one")

@@ -26,6 +26,7 @@ from upx.cli._options import (
     SetOption,
     TileOption,
     VerboseFlag,
+    WeightsOption,
     WorkersOption,
     parse_device,
     parse_keep_alive,
@@ -83,6 +84,7 @@ def up(
     model: ModelOption = None,
     scale: ScaleOption = None,
     settings: SetOption = None,
+    weights: WeightsOption = None,
     accept_licence: LicenceFlag = False,
     tile: TileOption = "auto",
     overlap: Annotated[
@@ -115,6 +117,7 @@ def up(
         backend=backend,
         model=model,
         scale=scale,
+        weights=weights,
         device=parse_device(device),
         precision=precision,
         workers=parse_workers(workers),
@@ -143,6 +146,7 @@ def _enlarge(
     offline: bool,
 ) -> int:
     from upx.cli._batch import Batch
+    from upx.cli._licences import ask_for
     from upx.cli._progress import Display
     from upx.cli._targets import plan_targets
     from upx.naming import Facts, Plan
@@ -161,6 +165,7 @@ def _enlarge(
         facts = Facts(route.model.scale**route.passes, route.backend.name, route.model.name, options.seed, _today())
         plans = plan_targets(items, output, facts, options, stdin=stdin)
         if any(plan.input.error is None and not plan.skip for plan in plans):
+            ask_for([route.model], host.settings, console, accepted=request.accept_licence)
             session.prepare()
         return Batch(session, options, console, display, stdin=stdin).run(plans)
 

@@ -23,6 +23,7 @@ from upx.cli._options import (
     ScaleOption,
     SetOption,
     VerboseFlag,
+    WeightsOption,
     WorkersOption,
     parse_device,
     parse_keep_alive,
@@ -46,6 +47,7 @@ def warm(
     model: ModelOption = None,
     scale: ScaleOption = None,
     settings: SetOption = None,
+    weights: WeightsOption = None,
     accept_licence: LicenceFlag = False,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -57,6 +59,7 @@ def warm(
     verbose: VerboseFlag = False,
 ) -> int:
     """Load a model now and keep it: the next command that wants it, with the same options, starts at once."""
+    from upx.cli._licences import ask_for
     from upx.cli._progress import Display
     from upx.cli._results import Warm
     from upx.routes import Request
@@ -70,6 +73,7 @@ def warm(
         backend=backend or name,
         model=model,
         scale=scale,
+        weights=weights,
         device=parse_device(device),
         precision=precision,
         workers=parse_workers(workers),
@@ -84,6 +88,7 @@ def warm(
         _host.make_host(display.event) as host,
         host.open(request, offline=offline) as session,
     ):
+        ask_for([session.route.model], host.settings, console, accepted=accept_licence)
         able, route = session.warm(), session.route
     took = round(time.monotonic() - began, 3)
     console.results(Warm(route.backend.name, route.model.name, able.device, able.precision, seconds, took))

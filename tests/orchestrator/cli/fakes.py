@@ -18,9 +18,10 @@ from upx.errors import (
     UpxError,
     WorkerLostError,
 )
+from upx.models.shelf import Shelf
 from upx.result import JobProgress, Record, Result
 from upx.routes import choose
-from upx.specs import BackendSpec, Capabilities, EnvSpec, ModelSpec, ParameterSpec, SizeRequirements
+from upx.specs import BackendSpec, Capabilities, EnvSpec, Licence, ModelSpec, ParameterSpec, SizeRequirements
 from upx.venvs.venv import Damage, Repair, SiblingDamage, Venv
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ def backend(name: str = "span", scales: tuple[int, ...] = (4, 2)) -> BackendSpec
         folder=Path("/backends") / name,
         module=f"tests.{name}",
         env=EnvSpec(name=name, lock=Path("/envs") / f"{name}.lock"),
-        models=tuple(ModelSpec(name=f"{name}-x{scale}", scale=scale, licence="Apache-2.0") for scale in scales),
+        models=tuple(
+            ModelSpec(name=f"{name}-x{scale}", scale=scale, licence=Licence("Apache-2.0")) for scale in scales
+        ),
         default_model=f"{name}-x{scales[0]}",
         aliases=(f"{name}net",),
         parameters=(ParameterSpec(name="delay", kind="float", default=0.0, minimum=0.0, help="seconds"),),
@@ -59,6 +62,9 @@ class FakeCatalog:
 
     def backends(self):
         return self.specs
+
+    def envs(self):
+        return [spec.env for spec in self.specs]
 
     def problems(self):
         return self.errors
@@ -155,6 +161,7 @@ class FakeHost:
         self.catalog = FakeCatalog(self.specs)
         self.envs = FakeEnvs()
         self.on_event = lambda _: None
+        self.shelf = Shelf(self.settings, self.catalog, self.envs, lambda *_: None, self.on_event)
 
     def __enter__(self):
         return self

@@ -10,11 +10,13 @@ import time
 
 import pytest
 
+from upx.assets.fetch import FetchProgress
 from upx.cli import _progress
+from upx.cli._bar import left_text
 from upx.cli._console import Console
 from upx.cli._events import tell
 from upx.cli._meter import Meter
-from upx.cli._progress import Display, left_text
+from upx.cli._progress import Display
 from upx.result import JobProgress
 from upx.specs import Capabilities, SizeRequirements
 from upx.venvs.venv import Progress
@@ -133,6 +135,21 @@ def test_a_build_on_a_terminal_is_a_bar_too(terminal) -> None:
     assert "environment: fetching numpy" in screen.getvalue()
     assert "25%" in screen.getvalue()
     assert "a.png: reading" in screen.getvalue()
+
+
+def test_downloads_on_a_terminal_have_a_bar_each_and_one_for_all(terminal) -> None:
+    screen = terminal()
+    with Display(Console()) as display:
+        for done in (1 << 20, 2 << 20):
+            for name in ("a.bin", "b.bin"):
+                display.event(FetchProgress(name, f"m: {name}", done, 4 << 20, 0, "fetching"))
+        assert display._bar is not None
+        display._bar._rich.refresh()
+        for name in ("a.bin", "b.bin"):
+            display.event(FetchProgress(name, f"m: {name}", 4 << 20, 4 << 20, 0, "done"))
+        assert not display._bar._rich.tasks
+    shown = screen.getvalue()
+    assert all(name in shown for name in ("m: a.bin", "m: b.bin", "2 files", "50%"))
 
 
 def test_no_color_is_honoured_on_a_terminal(terminal, monkeypatch) -> None:

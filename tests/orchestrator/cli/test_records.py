@@ -9,18 +9,20 @@ from pathlib import Path
 
 import pytest
 
+import upx.cli.models._lines  # noqa: F401  # teaches the renderer
 from upx.cli import _results
 from upx.cli._render import size_text, time_text, to_lines, to_record
+from upx.cli.models import _results as model_results
 from upx.result import Record
 
 KEYS = {
     "version": "version protocol python",
     "error": "code message hint exit_code",
     "summary": "done skipped failed seconds exit_code",
-    "backend": "name title default_model scales models devices env",
+    "backend": "name title default_model scales models devices env purpose",
     "backend_problem": "message hint",
     "backend_info": "name title description homepage folder aliases default_model models parameters devices precisions "
-    "tile overlap stitch env",
+    "tile overlap stitch env purpose",
     "env": "backend folder flavour fingerprint seconds mended versions",
     "env_entry": "name folder state in_use superseded size flavour fingerprint",
     "pruned": "removed kept_in_use freed",
@@ -28,6 +30,15 @@ KEYS = {
     "stopped": "id backend pid outcome",
     "warm": "backend model device precision keep_alive seconds",
     "check": "name status message hint",
+    "model": "name backend scale trained licence restricted size installed places runs title",
+    "model_info": "name backend aliases title scale trained bundles runs licences accepted pinned files",
+    "pulled": "model status files size seconds code message hint",
+    "verified": "name file status message hint",
+    "imported": "source model role path sha256 size notes",
+    "usage": "model size own last_used pinned in_use",
+    "store": "folder size parts cap",
+    "removed": "models kept freed",
+    "pin": "model pinned",
     "bench": "backend model workers tile width height seconds tiles_per_second megapixels_per_second stages",
 }
 PICTURE = (
@@ -39,13 +50,20 @@ SAMPLES = {
     "float | None": 1.5, "str | None": "x", "float | str": 0.5, "Mapping[str, str]": {"a": "1"},
     "Mapping[str, float]": {"decode": 0.5}, "tuple[int, ...]": (4,), "tuple[str, ...]": ("x",),
     "tuple[Path, ...]": (Path("/x"),), "tuple[float | str, ...]": (0.5,),
-    "tuple[ModelInfo, ...]": (_results.ModelInfo("m", 4, "t", "l", "u", restricted=True),),
+    "tuple[ModelInfo, ...]": (_results.ModelInfo("m", 4, "t", "k", "l", "u", restricted=True),),
+    "int | None": 5,
+    "tuple[LicenceInfo, ...]": (model_results.LicenceInfo("l", "u", True, False, True, "n"),),
+    "tuple[ModelFile, ...]": (
+        model_results.ModelFile("r", "f", 5, True, "0" * 64, "", "l", ("url: u",), "store", Path("/x"), "w", ""),
+        model_results.ModelFile("r", "f", 0, False, "", "why", "l", ("url: u",), "", None, "w", "h"),
+    ),
     "tuple[ParameterInfo, ...]": (_results.ParameterInfo("p", "int", 1, 0, None, (), "h"),),
 }  # fmt: skip
 
 
 def kinds() -> list[type]:
-    return [kind for _, kind in inspect.getmembers(_results, inspect.isclass) if hasattr(kind, "KIND")]
+    found = (*inspect.getmembers(_results, inspect.isclass), *inspect.getmembers(model_results, inspect.isclass))
+    return [kind for _, kind in found if hasattr(kind, "KIND")]
 
 
 def sample(kind: type):
