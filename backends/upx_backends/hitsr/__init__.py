@@ -1,0 +1,1 @@
+"""hitsr: the weights of HiT-SR, described; nothing here runs them yet."""

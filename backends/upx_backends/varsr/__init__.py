@@ -1,0 +1,1 @@
+"""varsr: the weights of VARSR, described; nothing here runs them yet."""
