@@ -1,0 +1,1 @@
+"""realesrgan: the networks of Real-ESRGAN in ncnn, on the CPU."""
