@@ -18,6 +18,7 @@ PARTS = {
     "envs": "environment builds, cold and warm",
     "runs": "first and second run of the command",
     "memory": "host memory at 1, 9 and 25 megapixels",
+    "pull": "fetching against curl, tee and sha256sum",
     "isolation": "against a bare loop in one process",
 }
 
