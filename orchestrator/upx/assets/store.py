@@ -22,17 +22,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from upx.assets.disk import link_or_copy, need, store_errors
 from upx.assets.receipts import Receipt, read_receipt
-from upx.errors import StoreFullError, WeightsError
+from upx.errors import WeightsError
 from upx.locks import HeldLock, is_locked, try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from contextlib import AbstractContextManager
 
 LOCK_WAIT_S = 60.0
 _POLL_S = 0.05
-# Never to fill a disk to its last byte: logs and registry entries are written too.
-RESERVE = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +134,11 @@ class Store:
 
     def need(self, size: int) -> None:
         """StoreFullError unless ``size`` more bytes fit."""
-        there = next(each for each in (self.root, *self.root.parents) if each.exists())
-        free = shutil.disk_usage(there).free
-        if free < size + RESERVE:
-            raise _full(self.root, size, free)
+        need(self.root, size)
+
+    def errors(self) -> AbstractContextManager[None]:
+        """The file system's failures, in the form that all have."""
+        return store_errors(self.root)
 
     def _take(self, made: Path, sha256: str) -> None:
         blob = self.blob(sha256)
@@ -163,7 +164,7 @@ class Store:
         try:
             beside.symlink_to(os.path.relpath(blob, path.parent))
         except OSError:
-            _link_or_copy(blob, beside)
+            link_or_copy(blob, beside)
         try:
             beside.replace(path)
         except OSError:
@@ -256,19 +257,6 @@ class Store:
         with wait_for(self.root / ".lock", shared=shared):
             yield
 
-    @contextmanager
-    def errors(self) -> Generator[None]:
-        """The file system's failures, in the form that all have."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno in _FULL:
-                raise _full(self.root, 0, 0) from error
-            what = f"{error.strerror or type(error).__name__}: {error.filename or self.root}"
-            raise WeightsError(
-                f"the store of weights cannot be used ({what})", hint=f"check space and permissions of {self.root}"
-            ) from error
-
 
 def wait_for(path: Path, *, shared: bool, timeout: float = LOCK_WAIT_S) -> HeldLock:
     """The lock of ``path``; WeightsError after ``timeout`` seconds."""
@@ -280,26 +268,8 @@ def wait_for(path: Path, *, shared: bool, timeout: float = LOCK_WAIT_S) -> HeldL
     return lock
 
 
-def _link_or_copy(blob: Path, target: Path) -> None:
-    try:
-        target.hardlink_to(blob)
-    except OSError:
-        shutil.copyfile(blob, target)
-
-
 def _astray(path: Path, there: Path, inside: Path) -> str:
     """Why a link does not lead where its receipt says."""
     if not path.exists():
         return "has lost its link"
     return "is linked to another version" if there.parent == inside.parent else "is a link that leads out of the store"
-
-
-def _full(root: Path, needed: int, free: int) -> StoreFullError:
-    figures = f": {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free" if needed else ""
-    return StoreFullError(
-        f"no space left for weights in {root}{figures}",
-        hint="upx models du, upx models rm NAME, or set UPX_HOME to a larger disk",
-    )
-
-
-_FULL = {28, 122}  # ENOSPC, EDQUOT

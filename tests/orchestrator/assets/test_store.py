@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from weights_kit import asset, model, receipt, sha256
 
-from upx.assets import store as stores
+from upx.assets import disk
 from upx.assets.receipts import read_receipt
 from upx.assets.store import Store
 from upx.errors import StoreFullError, WeightsError
@@ -172,7 +172,7 @@ def test_where_links_need_a_privilege_the_bytes_are_shared_or_copied(store, monk
 def test_a_full_disk_is_said_before_anything_is_copied(store, tmp_path, monkeypatch):
     source = tmp_path / "w"
     source.write_bytes(CONTENT)
-    monkeypatch.setattr(stores.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1000, 900, 100))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1000, 900, 100))
     with pytest.raises(StoreFullError, match="0 MB are free") as caught:
         store.copy_in(source, receipt(MODEL, WEIGHTS, CONTENT))
     assert "upx models du" in caught.value.hint

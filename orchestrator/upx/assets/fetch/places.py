@@ -57,7 +57,7 @@ def place_of(source: Source, network: Network, cancel: threading.Event) -> Place
         return _plain(f"{network.drive_base}/download?{query}")
     if isinstance(source, OneDriveSource):
         share = base64.urlsafe_b64encode(source.link.encode()).decode().rstrip("=")
-        return _plain(f"{network.onedrive_base}/shares/u!{share}/root/content")
+        return _plain(f"{network.onedrive_base}/shares/u!{share}/driveItem/content")
     raise FailedError(f"nothing to fetch from a source of kind {source.kind}")
 
 

@@ -117,6 +117,6 @@ def test_an_id_cannot_leave_its_place_in_the_address(server: FaultServer, at_dri
 def test_a_share_of_onedrive_is_fetched_by_its_link(server: FaultServer, at_drive: Fetcher) -> None:
     link = "https://1drv.example/u/s!AbC?e=1"
     share = base64.urlsafe_b64encode(link.encode()).decode().rstrip("=")
-    server.add(f"/v1.0/shares/u!{share}/root/content", Route(CONTENT))
+    server.add(f"/v1.0/shares/u!{share}/driveItem/content", Route(CONTENT))
     assert at_drive.fetch(Want("x", (OneDriveSource(link),))) is not None
     assert at_drive.has(CONTENT)
