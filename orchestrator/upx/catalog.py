@@ -12,13 +12,13 @@ import difflib
 import hashlib
 import importlib.metadata
 import importlib.util
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from upx.errors import ManifestError, UnknownBackendError
 from upx.manifest import build
+from upx.manifest.reading import NoTomlError, parse_toml, read_bytes
 from upx.notes import read_note, write_note
 from upx.specs import BackendSpec, EnvSpec, ParameterSpec, SizeRequirements, TilingSpec
 
@@ -163,8 +163,8 @@ def read_manifest(place: Place, cache: Path) -> BackendSpec:
     """Read and check one manifest; ManifestError names the file and the first wrong key."""
     path = place.folder / MANIFEST
     try:
-        table = _checked(path.read_bytes(), path, cache)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        table = _checked(read_bytes(path), path, cache)
+    except (OSError, NoTomlError) as error:
         raise ManifestError(f"{path}: {error}", hint="backends/README.md describes the manifest") from error
     if table["name"] != place.name:
         raise ManifestError(
@@ -191,7 +191,7 @@ def _checked(content: bytes, path: Path, cache: Path) -> dict[str, Any]:
         return table
     from upx.manifest.backend import parse
 
-    table = parse(tomllib.loads(content.decode()), path)
+    table = parse(parse_toml(content), path)
     with contextlib.suppress(OSError):  # a cache that cannot be written costs time and nothing else
         write_note(kept, {"digest": _digest(table), "table": table})
     return table

@@ -31,6 +31,8 @@ NETWORK = (
 )  # fmt: skip
 
 HUB = "https://huggingface.co"
+# More than any disk.
+MOST_BYTES = 1 << 60
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]?)(i?)b?")
 
 
@@ -200,7 +202,10 @@ def parse_size(text: str) -> int:
     if match is None:
         raise ValueError(text)
     base = 1024 if match[3] else 1000
-    return int(float(match[1]) * base ** " kmgt".index(match[2] or " "))
+    size = float(match[1]) * base ** " kmgt".index(match[2] or " ")
+    if size > MOST_BYTES:
+        raise ValueError(text)
+    return int(size)
 
 
 def _flag(env: Mapping[str, str], name: str) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
-import tempfile
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING, Self
 
+from upx.assets.disk import full
 from upx.catalog import Catalog
 from upx.errors import NotReadyError, UnknownBackendError, UnusableWeightsError, WeightsError
 from upx.models.shelf import Shelf
@@ -16,6 +17,7 @@ from upx.venvs.builder import EnvBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
     from types import TracebackType
 
     from upx.config import Settings
@@ -81,8 +83,8 @@ class Host:
 
     def _convert(self, source: Path, order: Mapping[str, object], result: Path) -> None:
         """Open a pickle in a worker that lives as long as this takes; UnusableWeightsError says why it was refused."""
-        with tempfile.TemporaryDirectory(prefix="upx-order-") as folder:
-            told = Path(folder, "order.json")
+        with self.shelf.store.scratch() as folder:
+            told = folder / "order.json"
             told.write_text(json.dumps(order), encoding="utf-8")
             request = Request(
                 backend=CONVERT, device="cpu", weights=source, params={"order": str(told), "result": str(result)}
@@ -95,6 +97,8 @@ class Host:
                 if type(error) is not WeightsError:
                     raise
                 words = str(error).removeprefix(f"{route.model.name} cannot be loaded: ")
+                if os.strerror(errno.ENOSPC) in words:
+                    raise full(self.shelf.store.root, 0, 0) from error
                 raise UnusableWeightsError(
                     f"{source.name}: {words}", hint="get weights as safetensors, or from somebody you trust"
                 ) from error

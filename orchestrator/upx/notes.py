@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import stat
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 def read_note(path: Path) -> dict[str, Any]:
     """What the note at ``path`` says; empty where there is none, or none that is a JSON object."""
     try:
-        content: Any = json.loads(path.read_bytes())
+        # A pipe under that name would be waited for.
+        content: Any = json.loads(path.read_bytes()) if stat.S_ISREG(path.stat().st_mode) else None
     except (OSError, ValueError, RecursionError):
         return {}
     return cast("dict[str, Any]", content) if isinstance(content, dict) else {}

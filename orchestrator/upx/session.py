@@ -166,6 +166,7 @@ class Session:
         self._used = self._used or finder.store.use(model.name)
         readying = Readying(spec, model, self._shelf.obtainer, self._offline)
         readying.bring_remote(finder)
+        self._used = self._used or finder.store.use(model.name)
         flavour = "auto" if device.name.startswith("cuda") or spec.env.cpu_lock is None else "cpu"
         venv = self._shelf.envs.ensure(
             spec.env, flavour=flavour, offline=self._offline, on_progress=self._shelf.on_event

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 HEAD = """
 schema = 1
 name = "mine"
+{more}
 default_model = "mine-x2"
 licence = {{ name = "MIT" }}
-{more}
 [[models]]
 name = "mine-x2"
 scale = 2

@@ -6,13 +6,11 @@ The worker is asked twice: what is in the file, without reading tensors; then fo
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from upx.assets.find import PICKLES
 from upx.assets.inspect.inventory import Inventory, from_json
 from upx.assets.inspect.safetensors import read_header
 from upx.assets.inspect.torchfile import check_container
@@ -38,23 +36,17 @@ class Chosen:
     leave: tuple[str, ...] = ()
 
 
-def stored_name(asset: Asset) -> str:
-    """The name under which an asset is kept: a pickle is kept as the safetensors file that was made of it."""
-    path = Path(asset.file)
-    return path.with_suffix(".safetensors").as_posix() if path.suffix in PICKLES else asset.file
+def inventory_of(source: Path, convert: Convert, folder: Path) -> Inventory:
+    """What a pickle holds; ``folder`` is for what is written on the way.
 
-
-def inventory_of(source: Path, convert: Convert) -> Inventory:
-    """What a pickle holds. UnusableWeightsError for one that is damaged or hostile, told before anything opens it."""
+    UnusableWeightsError for one that is damaged or hostile, told before anything opens it.
+    """
     check_container(source)
-    with tempfile.TemporaryDirectory(prefix="upx-inventory-") as folder:
-        result = Path(folder, "inventory.json")
-        convert(source, {"do": "inventory"}, result)
-        if result.stat().st_size > MOST_JSON:
-            raise UnusableWeightsError(
-                f"{source.name} holds more names than any model has", hint="is it the right file?"
-            )
-        return from_json(json.loads(result.read_bytes()))
+    result = folder / "inventory.json"
+    convert(source, {"do": "inventory"}, result)
+    if result.stat().st_size > MOST_JSON:
+        raise UnusableWeightsError(f"{source.name} holds more names than any model has", hint="is it the right file?")
+    return from_json(json.loads(result.read_bytes()))
 
 
 def extract(source: Path, chosen: Chosen, made: Path, convert: Convert) -> Inventory:

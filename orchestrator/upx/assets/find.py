@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from upx.assets.digests import Stamps
@@ -20,14 +21,15 @@ from upx.specs import HubSource, PackageSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
+    from upx.assets.receipts import Receipt
     from upx.config import Settings
     from upx.specs import Asset, BackendSpec, ModelSpec
 
 Place: TypeAlias = Literal["explicit", "store", "hub", "package"]
 PLACES: tuple[Place, ...] = ("explicit", "store", "hub", "package")
 CONFIG = "config.json"
+CONFIG_ROLE = "config"
 PICKLES = (".pth", ".pt", ".ckpt")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -84,14 +86,32 @@ class Finder:
         """Every file of a model, in the manifest's order."""
         return [self.find(model, asset) for asset in model.assets]
 
-    def config(self, files: Sequence[Found]) -> Found | None:
-        """A ``config.json`` beside weights that somebody brought: it overrides the released configuration."""
+    def config(self, model: ModelSpec, files: Sequence[Found]) -> Found | None:
+        """A ``config.json`` that somebody brought with weights: it overrides the released configuration.
+
+        Beside weights that are named, it is taken as it is; in the store it came with an import and has a receipt.
+        """
+        if CONFIG_ROLE in {asset.role for asset in model.assets}:
+            return None
         for found in files:
             path = found.path.with_name(CONFIG)
-            own = found.place in {"explicit", "store"} and path not in {each.path for each in files}
-            if own and path.is_file():
-                return Found(path, found.place, f"beside {found.path.name}", self._stamps.sha256(path))
+            if found.place == "explicit" and path.is_file() and path not in {each.path for each in files}:
+                return self._taken(path, "explicit", f"beside {found.path.name}")
+        if any(found.place == "store" for found in files):
+            return self.kept(model, CONFIG_ROLE)
         return None
+
+    def kept(self, model: ModelSpec, role: str) -> Found | None:
+        """The store's file of one role, verified; WeightsError where it is not what its receipt says."""
+        kept = self.store.find(model.name, role)
+        if kept is None:
+            return None
+        receipt = kept.receipt
+        trouble = kept.trouble or self._difference(kept.path, receipt.sha256)
+        if trouble:
+            raise WeightsError(f"weights of {model.name}: {receipt.file} {trouble}", hint=_mends(receipt))
+        source = receipt.source.get("kind", "import")
+        return Found(kept.path, "store", f"came by {source}, {receipt.time[:10]}", receipt.sha256)
 
     # Explicit
 
@@ -100,23 +120,33 @@ class Finder:
             return self._given(self._weights, model, asset)
         if self._settings.weights is None:
             return "nothing was named"
-        for path in (self._settings.weights / model.name / asset.file, self._settings.weights / asset.file):
+        name = stored_name(asset)
+        for path in (self._settings.weights / model.name / name, self._settings.weights / name):
             if path.is_file():
-                return self._taken(path, "explicit", f"in UPX_WEIGHTS, {self._settings.weights}")
+                return self._taken(path, "explicit", f"in UPX_WEIGHTS, {self._settings.weights}, as it is")
         return f"not in {self._settings.weights}"
 
     def _given(self, weights: Path, model: ModelSpec, asset: Asset) -> Found | str:
         """From --weights: the file itself where a model has one, else from the folder; all of them or none."""
         if weights.is_file() and len(model.assets) == 1:
+            self._refuse_pickle(weights, model, model.assets[0])
             return self._taken(weights, "explicit", "named by --weights, as it is")
-        names = [each.file for each in model.assets]
+        names = [stored_name(each) for each in model.assets]
         gone = [name for name in names if not (weights / name).is_file()]
         if gone or not names:
             raise WeightsError(
                 f"{weights} is no set of weights for {model.name}: {', '.join(gone) or 'it has none'} not found",
                 hint=f"give a folder that holds {', '.join(names)}",
             )
-        return self._taken(weights / asset.file, "explicit", f"in {weights}, named by --weights, as it is")
+        return self._taken(weights / stored_name(asset), "explicit", f"in {weights}, named by --weights, as it is")
+
+    def _refuse_pickle(self, weights: Path, model: ModelSpec, asset: Asset) -> None:
+        """A pickle is opened in the utility that is there for it, not in a worker whose torch may be old."""
+        if weights.suffix.lower() in PICKLES and self._backend.kind != "utility":
+            raise WeightsError(
+                f"{weights.name} is a pickle, which is never used as it comes",
+                hint=f"upx models import {weights} --as {model.name}:{asset.role} keeps a safe copy of it",
+            )
 
     # Store
 
@@ -127,13 +157,7 @@ class Finder:
         receipt = kept.receipt
         if asset.sha256 and asset.sha256 not in {receipt.sha256, receipt.original} and receipt.verified != "import":
             return "another version's file is there"
-        trouble = kept.trouble or self._difference(kept.path, receipt.sha256)
-        if trouble:
-            raise WeightsError(
-                f"weights of {model.name}: {receipt.file} {trouble}", hint=f"upx models pull {model.name} mends it"
-            )
-        source = receipt.source.get("kind", "import")
-        return Found(kept.path, "store", f"came by {source}, {receipt.time[:10]}", receipt.sha256)
+        return self.kept(model, asset.role) or "removed meanwhile"
 
     def _difference(self, path: Path, sha256: str) -> str:
         try:
@@ -202,6 +226,20 @@ class Finder:
             return Found(path, place, f"{why}, verified" if verified else why, self._stamps.sha256(path))
         except OSError as error:
             raise WeightsError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
+
+
+def _mends(receipt: Receipt) -> str:
+    """How a damaged file of the store comes back."""
+    if receipt.verified != "import":
+        return f"upx models pull {receipt.model} mends it"
+    again = f"import it again: upx models import FILE --as {receipt.model}:{receipt.role}"
+    return f"{again}; or upx models rm {receipt.model}, and the released one can be pulled"
+
+
+def stored_name(asset: Asset) -> str:
+    """The name under which an asset is kept: a pickle is kept as the safetensors file that was made of it."""
+    path = Path(asset.file)
+    return path.with_suffix(".safetensors").as_posix() if path.suffix in PICKLES else asset.file
 
 
 def hub_file(cache: Path, source: HubSource) -> Path | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, cast
 
-from upx.assets.receipts import now
+from upx.assets.disk import wait_for
+from upx.assets.receipts import is_text, now
 from upx.errors import LicenceError
 from upx.notes import read_note, write_note
 
@@ -28,15 +29,15 @@ def accepted_at(model: ModelSpec, settings: Settings) -> str:
     if not isinstance(kept, dict):
         return ""
     entry = cast("dict[str, Any]", kept)
-    time = entry.get("time")
-    return time if entry.get("licence") == model.licence_names and isinstance(time, str) else ""
+    same = entry.get("licence") == model.licence_names
+    return str(entry["time"]) if same and is_text(entry.get("time")) else ""
 
 
 def accept(model: ModelSpec, settings: Settings) -> None:
     """Remember that its licences were accepted; where that cannot be kept it holds for this once."""
     path = _path(settings)
     entry = {"licence": model.licence_names, "time": now()}
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), wait_for(path.with_name(f".{path.name}.lock"), shared=False):
         write_note(path, {**read_note(path), model.name: entry})
 
 

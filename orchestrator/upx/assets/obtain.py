@@ -7,9 +7,9 @@ from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from upx.assets.conversion import choose, extract, inventory_of, stored_name
+from upx.assets.conversion import choose, extract, inventory_of
 from upx.assets.digests import sha256_of
-from upx.assets.find import PICKLES, Finder, Found
+from upx.assets.find import CONFIG_ROLE, PICKLES, Finder, Found, stored_name
 from upx.assets.inspect.safetensors import read_header
 from upx.assets.licences import accepted_at
 from upx.assets.receipts import Origin, Receipt, now
@@ -113,8 +113,9 @@ class Obtainer:
             blob = self._store.blob(receipt.sha256)
             if blob.is_symlink() or not blob.is_file() or sha256_of(blob) != receipt.sha256:
                 continue
-            self._store.link(dataclasses.replace(receipt, model=need.model.name, role=need.asset.role, time=now()))
-            return True
+            origin = Origin(receipt.source, receipt.address, receipt.revision, receipt.verified, receipt.original)
+            if self._store.link(self.receipt(need, receipt.sha256, receipt.size, origin)):
+                return True
         return False
 
     def _same(self, asset: Asset, backend: BackendSpec) -> list[Receipt]:
@@ -123,8 +124,9 @@ class Obtainer:
         for model in self._store.models():
             for receipt in self._store.receipts(model):
                 shared = model in sharing and receipt.role == asset.role
-                known = asset.sha256 and asset.sha256 in {receipt.sha256, receipt.original}
-                if known or (shared and not asset.sha256):
+                # What was converted is one group of its original, and only the same asset is the same group.
+                is_it = not asset.sha256 or asset.sha256 in {receipt.sha256, receipt.original}
+                if (shared and is_it) or (asset.sha256 and asset.sha256 == receipt.sha256):
                     found.append(receipt)
         return found
 
@@ -145,14 +147,22 @@ class Obtainer:
         if need.asset.file.endswith(".safetensors"):
             read_header(got.path)
         self._store.put(got.path, self.receipt(need, got.sha256, got.size, origin))
+        self._drop_config(need)
 
     def _take_pickle(self, need: Need, got: Got, origin: Origin) -> None:
-        inventory = inventory_of(got.path, self._convert)
+        with self._store.scratch() as folder:
+            inventory = inventory_of(got.path, self._convert, folder)
         chosen = choose(inventory, need.backend, need.model, need.asset, name=need.asset.file)
         with self._store.making() as made:
             extract(got.path, chosen, made, self._convert)
             self._store.put(made, self.receipt(need, sha256_of(made), made.stat().st_size, origin))
+        self._drop_config(need)
         got.path.unlink(missing_ok=True)
+
+    def _drop_config(self, need: Need) -> None:
+        """A configuration that came with weights of a user's does not hold for the released ones."""
+        if CONFIG_ROLE not in {asset.role for asset in need.model.assets}:
+            self._store.drop(need.model.name, CONFIG_ROLE)
 
 
 def unreachable(need: Need, *, offline: bool) -> WeightsError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from upx.assets.find import CONFIG, Finder, Found, Missing, digest
+from upx.assets.find import CONFIG_ROLE, Finder, Found, Missing, digest
 from upx.assets.obtain import Need, one_error, ways
 from upx.errors import WeightsError
 from upx.specs import PackageSource
@@ -49,9 +49,8 @@ class Readying:
         self._bring([need for need in map(self._need, missing) if need.remote])
         found = [self._found(each) for each in finder.find_all(self.model)]
         pairs = [(asset.role, each) for asset, each in zip(self.model.assets, found, strict=True)]
-        config = finder.config(found)
-        if config is not None and CONFIG not in {asset.file for asset in self.model.assets}:
-            pairs.append(("config", config))
+        if (config := finder.config(self.model, found)) is not None:
+            pairs.append((CONFIG_ROLE, config))
         return Files({role: each.path for role, each in pairs}, digest(pairs))
 
     def _need(self, asset: Asset) -> Need:

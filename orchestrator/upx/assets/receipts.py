@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
+from upx.errors import WeightsError
 from upx.notes import read_note, write_note
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA = 1
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_HALVES = re.compile("[\ud800-\udfff]")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,20 @@ def read_receipt(path: Path) -> Receipt | None:
     return Receipt(**note)
 
 
+def named_digests(path: Path) -> set[str]:
+    """Every digest that a receipt names, whatever else stands in it, also one of a later version.
+
+    WeightsError where it cannot be read: whose bytes may be removed is then not known.
+    """
+    try:
+        return set(SHA256.findall(path.read_text("ascii", errors="replace")))
+    except OSError as error:
+        raise WeightsError(
+            f"the receipt {path} cannot be read ({error.strerror}), so nothing is removed",
+            hint="mend its permissions, or remove it if it is yours",
+        ) from error
+
+
 def now() -> str:
     """This moment, as receipts write it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -80,12 +96,17 @@ def _right(name: str, value: Any) -> bool:
     if name == "size":
         return type(value) is int and value >= 0
     if name == "source":
-        return isinstance(value, dict) and all(isinstance(each, str) for each in cast("dict[Any, Any]", value).values())
+        return isinstance(value, dict) and all(is_text(each) for each in cast("dict[Any, Any]", value).values())
     if name == "file":
-        return isinstance(value, str) and _stays_inside(value)
+        return is_text(value) and _stays_inside(value)
     if name == "sha256":
-        return isinstance(value, str) and _SHA256.fullmatch(value) is not None
-    return isinstance(value, str)
+        return isinstance(value, str) and SHA256.fullmatch(value) is not None
+    return is_text(value)
+
+
+def is_text(value: Any) -> bool:
+    """Whether it is text that can be shown and written: half a character (a lone surrogate) cannot."""
+    return isinstance(value, str) and not _HALVES.search(value)
 
 
 def _stays_inside(path: str) -> bool:

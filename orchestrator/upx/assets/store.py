@@ -3,7 +3,7 @@
     weights/blobs/<sha256>            the bytes, read-only, each once whoever uses them
     weights/models/<model>/<file>     a link to one of them, under the name that the backend knows
     weights/receipts/<model>/<role>.json
-    weights/parts/                    what is being fetched
+    weights/parts/                    what is being fetched, and in made-* what is being made
     weights/uses/<model>              its lock: shared by who uses the model; its time: when that was last
     weights/.lock                     shared while something is put in, exclusive while something is taken out
 
@@ -16,23 +16,19 @@ import contextlib
 import os
 import secrets
 import shutil
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from upx.assets.disk import link_or_copy, need, store_errors
-from upx.assets.receipts import Receipt, read_receipt
+from upx.assets.disk import copy_hashed, link_or_copy, need, scratch, store_errors, sweep_scratch, wait_for
+from upx.assets.receipts import SHA256, Receipt, named_digests, read_receipt
 from upx.errors import WeightsError
 from upx.locks import HeldLock, is_locked, try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from contextlib import AbstractContextManager
-
-LOCK_WAIT_S = 60.0
-_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +74,8 @@ class Store:
     def blobs(self) -> dict[str, int]:
         """Digest to size of everything that is kept."""
         folder = self.root / "blobs"
-        names = [each for each in folder.iterdir() if not each.name.startswith(".")] if folder.is_dir() else []
-        return {each.name: each.lstat().st_size for each in names}
+        names = [each for each in folder.iterdir() if SHA256.fullmatch(each.name)] if folder.is_dir() else []
+        return {each.name: each.lstat().st_size for each in names if each.is_symlink() or each.is_file()}
 
     def folder(self, model: str) -> Path:
         """The folder of a model's links."""
@@ -109,28 +105,40 @@ class Store:
             self._take(made, receipt.sha256)
             return self._register(receipt)
 
-    def link(self, receipt: Receipt) -> Path:
-        """Give bytes that are here already to a model as well."""
+    def link(self, receipt: Receipt) -> bool:
+        """Give bytes that are here already to a model as well; False where they have gone meanwhile."""
         with self.errors(), self._locked(shared=True):
-            return self._register(receipt)
+            here = self.blob(receipt.sha256).is_file()
+            if here:
+                self._register(receipt)
+            return here
 
     @contextmanager
     def making(self) -> Generator[Path]:
         """A name in the store for a file that is being made; what is left of it afterwards is removed."""
-        with self.errors():
-            self.parts.mkdir(parents=True, exist_ok=True)
-            made = self.parts / f"made-{secrets.token_hex(8)}"
-            try:
-                yield made
-            finally:
-                made.unlink(missing_ok=True)
+        with self.scratch() as folder:
+            yield folder / "made"
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """A folder in the store for what is being made, gone at the end; a killed maker's goes with a sweep."""
+        return scratch(self.root, self.parts)
 
     def copy_in(self, source: Path, receipt: Receipt) -> Path:
-        """Keep a copy of ``source``, whose digest is the receipt's."""
+        """Keep a copy of ``source``; WeightsError where its bytes are not, or no longer, the receipt's."""
         self.need(receipt.size)
         with self.making() as made:
-            shutil.copyfile(source, made)
+            if copy_hashed(source, made) != receipt.sha256:
+                raise WeightsError(f"{source.name} changed while it was read", hint="run it again when it is whole")
             return self.put(made, receipt)
+
+    def drop(self, model: str, role: str) -> None:
+        """Take one role away from a model."""
+        receipt = self._receipt(model, role)
+        with self.errors(), self._locked(shared=False):
+            found = read_receipt(receipt)
+            receipt.unlink(missing_ok=True)
+            if found is not None:
+                (self.folder(model) / found.file).unlink(missing_ok=True)
 
     def need(self, size: int) -> None:
         """StoreFullError unless ``size`` more bytes fit."""
@@ -144,6 +152,8 @@ class Store:
         blob = self.blob(sha256)
         blob.parent.mkdir(parents=True, exist_ok=True)
         made.chmod(0o444)
+        if blob.is_dir() and not blob.is_symlink():
+            shutil.rmtree(blob)
         # Always the new bytes: what lies there under this name may be what is to be mended.
         made.replace(blob)
 
@@ -215,13 +225,14 @@ class Store:
 
         with self.errors():
             before = self.parts_size()
+            # First: to the other a scratch folder's lock is that of a part which is not there.
+            sweep_scratch(self.parts)
             sweep_parts(self.parts, older_than_s)
             return before - self.parts_size()
 
     def parts_size(self) -> int:
-        """Bytes of unfinished downloads."""
-        files = self.parts.iterdir() if self.parts.is_dir() else ()
-        return sum(path.stat().st_size for path in files if path.is_file())
+        """Bytes of unfinished downloads, and of what is being made."""
+        return sum(path.lstat().st_size for path in self.parts.rglob("*") if path.is_file())
 
     def forget(self, model: str) -> bool:
         """Remove a model's links and receipts; False while somebody uses it. Bytes go with ``sweep``."""
@@ -230,17 +241,22 @@ class Store:
             if lock is None:
                 return False
             with lock:
-                for folder in (self.root / "receipts" / model, self.folder(model)):
+                for folder in (self.folder(model), self.root / "receipts" / model):
                     if folder.is_symlink():
                         folder.unlink()
-                    shutil.rmtree(folder, ignore_errors=True)
+                    elif folder.exists():
+                        shutil.rmtree(folder)
                 lock.discard()
             return True
 
     def sweep(self) -> int:
-        """Remove the bytes that no receipt names; how many bytes that were."""
+        """Remove the bytes that no receipt names; how many bytes that were.
+
+        A receipt that this version cannot use, or this user not read, names its bytes all the same: WeightsError
+        where it cannot be told which, and then nothing is removed.
+        """
         with self.errors(), self._locked(shared=False):
-            wanted = {each.sha256 for model in self.models() for each in self.receipts(model)}
+            wanted = {digest for path in self.root.glob("receipts/*/*.json") for digest in named_digests(path)}
             unwanted = {sha256: size for sha256, size in self.blobs().items() if sha256 not in wanted}
             for sha256 in unwanted:
                 self.blob(sha256).unlink(missing_ok=True)
@@ -256,16 +272,6 @@ class Store:
     def _locked(self, *, shared: bool) -> Generator[None]:
         with wait_for(self.root / ".lock", shared=shared):
             yield
-
-
-def wait_for(path: Path, *, shared: bool, timeout: float = LOCK_WAIT_S) -> HeldLock:
-    """The lock of ``path``; WeightsError after ``timeout`` seconds."""
-    deadline = time.monotonic() + timeout
-    while (lock := try_lock(path, shared=shared)) is None:
-        if time.monotonic() > deadline:
-            raise WeightsError(f"another process has held {path} for {timeout:.0f} s", hint="wait for it, or end it")
-        time.sleep(_POLL_S)
-    return lock
 
 
 def _astray(path: Path, there: Path, inside: Path) -> str:

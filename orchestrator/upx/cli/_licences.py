@@ -32,5 +32,8 @@ def ask_for(models: Iterable[ModelSpec], settings: Settings, console: Console, *
             console.raw(f"{model.name}: {terms(licence)}{f'; {licence.note}' if licence.note else ''}")
         sys.stderr.write(f"Accept {'these licences' if len(waiting) > 1 else 'this licence'} for {model.name}? [y/N] ")
         sys.stderr.flush()
-        if sys.stdin.readline().strip().lower() in YES:
+        answer = sys.stdin.readline()
+        if not answer:
+            sys.stderr.write("\n")
+        if answer.strip().lower() in YES:
             accept(model, settings)

@@ -114,7 +114,11 @@ class Manifest(Table):
 
 
 def _distinct(model: str, assets: list[AssetTable]) -> None:
-    """Two files of one role or name could not both be found."""
+    """Two files of one role or name could not both be found, nor one below the other's name."""
+    files = [asset.file for asset in assets]
+    below = next((each for each in files for other in files if each.startswith(f"{other}/")), None)
+    if below is not None:
+        raise ValueError(f"{model}: {below!r} lies below another asset's file")
     for what in ("role", "file"):
         names = [getattr(asset, what) for asset in assets]
         twice = next((name for name in names if names.count(name) > 1), None)

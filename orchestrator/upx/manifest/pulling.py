@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import tomllib
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from upx.errors import ManifestError
+from upx.manifest.reading import NoTomlError, parse_toml, read_bytes
 from upx.manifest.tables import AssetTable, Name, Table, key_names, where
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 HINT = "README.md, section Weights, describes the file"
-MOST_BYTES = 4 << 20
 
 
 class WantedTable(AssetTable):
@@ -37,16 +36,12 @@ class Wanted(Table):
 def parse_wanted(path: Path) -> dict[str, Any]:
     """The checked table of the file at ``path``; ManifestError names it and the first wrong key."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise ManifestError(f"{path} is larger than any manifest", hint=HINT)
-        return Wanted.model_validate(tomllib.loads(content.decode())).model_dump(mode="json", by_alias=True)
+        return Wanted.model_validate(parse_toml(read_bytes(path))).model_dump(mode="json", by_alias=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         what = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
         raise ManifestError(f"{path}: {where(first['loc'])}: {what}", hint=HINT) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (OSError, NoTomlError) as error:
         raise ManifestError(f"{path}: {error}", hint=HINT) from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from upx.assets.find import Found
+from upx.assets.find import CONFIG, CONFIG_ROLE, Found
 from upx.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def verify(shelf: Shelf, members: Iterable[Member]) -> Iterator[Checked]:
         finder = shelf.finder(member.backend, fresh=True)
         for asset in member.model.assets:
             yield _check(finder, member, asset)
+        yield from _check_config(finder, member)
 
 
 def verify_envs(shelf: Shelf, specs: Iterable[BackendSpec]) -> Iterator[Checked]:
@@ -52,6 +53,18 @@ def verify_envs(shelf: Shelf, specs: Iterable[BackendSpec]) -> Iterator[Checked]
             yield Checked(spec.name, "", "damaged", words, f"upx setup {spec.name} --repair")
         else:
             yield Checked(spec.name, "", "ok", f"environment {venv.folder}, every file as installed")
+
+
+def verify_orphans(shelf: Shelf) -> Iterator[Checked]:
+    """Read every file of models that no backend names any more."""
+    known = {member.model.name for member in shelf.members()}
+    for name in shelf.store.models():
+        for receipt in () if name in known else shelf.store.receipts(name):
+            kept = shelf.store.find(name, receipt.role)
+            trouble = "" if kept is None else kept.trouble or shelf.difference(kept, fresh=True)
+            hint = f"no backend knows it; upx models rm {name} removes it"
+            status: Literal["ok", "damaged"] = "damaged" if trouble else "ok"
+            yield Checked(name, receipt.file, status, trouble or "as it came", hint)
 
 
 def installed(shelf: Shelf) -> list[Member]:
@@ -77,8 +90,23 @@ def _check(finder: Finder, member: Member, asset: Asset) -> Checked:
         return Checked(name, asset.file, "damaged", str(error).partition(": ")[2] or str(error), error.hint)
     if not isinstance(found, Found):
         return Checked(name, asset.file, "missing", "; ".join(found.tried), f"upx models pull {name}")
+    if found.place == "explicit" and asset.sha256 and found.sha256 != asset.sha256:
+        return Checked(name, asset.file, "unverified", f"{found.why}: {found.path}; it is not the released file")
     if asset.sha256 or found.place == "store":
         kept = finder.store.find(name, asset.role) if found.place == "store" else None
         if kept is None or kept.receipt.verified:
             return Checked(name, asset.file, "ok", f"{found.why}: {found.path}")
     return Checked(name, asset.file, "unverified", f"{found.why}: {found.path}; {asset.unverified}")
+
+
+def _check_config(finder: Finder, member: Member) -> Iterator[Checked]:
+    """A configuration that came with an import, and overrides the released one."""
+    name = member.model.name
+    if finder.store.find(name, CONFIG_ROLE) is None or CONFIG_ROLE in {each.role for each in member.model.assets}:
+        return
+    try:
+        found = finder.kept(member.model, CONFIG_ROLE)
+    except WeightsError as error:
+        yield Checked(name, CONFIG, "damaged", str(error).partition(": ")[2], error.hint)
+    else:
+        yield Checked(name, CONFIG, "ok", f"{found.why}: {found.path}" if found else "removed meanwhile")

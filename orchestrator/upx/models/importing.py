@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING
 
 from upx.assets.conversion import Chosen, extract, inventory_of
 from upx.assets.digests import sha256_of
-from upx.assets.find import CONFIG, PICKLES
+from upx.assets.find import CONFIG, CONFIG_ROLE, PICKLES
 from upx.assets.inspect.onnx import read_onnx
 from upx.assets.inspect.safetensors import read_header
 from upx.assets.obtain import Need
 from upx.assets.receipts import Origin, Receipt, now
-from upx.errors import UnusableWeightsError
-from upx.models.placing import Place, by_name, of_format, recognised, wanted_places
-from upx.models.selection import by_names
+from upx.errors import UnusableWeightsError, UsageError, WeightsError
+from upx.models.placing import Place, by_name, format_of, of_format, recognised, wanted_places
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from upx.models.shelf import Shelf
 
@@ -40,42 +39,122 @@ class Imported:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is to be done with one file: everything is decided, and nothing written yet."""
+
+    path: Path
+    digest: str
+    places: tuple[Place, ...]
+    config: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
 def import_path(shelf: Shelf, path: Path, *, name: str = "") -> list[Imported]:
     """Import one file, or all that is known in a folder; ``name`` is MODEL or MODEL:ROLE where it cannot be told.
 
-    UnusableWeightsError names what is wrong with a file; UsageError where it could be several models'.
+    UnusableWeightsError names what is wrong with a file; UsageError where it could be several models', or two files
+    are one role's; WeightsError while a model is in use. All of that before anything is written.
     """
+    try:
+        plans = _plans(shelf, path, name)
+    except OSError as error:
+        what = error.strerror or type(error).__name__
+        raise UnusableWeightsError(f"{str(path)[:200]} cannot be read: {what}", hint="check the path") from error
+    _refuse_clashes(plans)
+    _refuse_used(shelf, plans)
+    return [each for plan in plans for each in _carry_out(shelf, plan)]
+
+
+def _plans(shelf: Shelf, path: Path, name: str) -> list[_Plan]:
+    places = wanted_places(shelf, name)
     if path.is_dir():
-        return _Folder(shelf, path, name).run()
+        found = _in_folder(path, places)
+        return [_plan(shelf, each, where, hint_of=path.name) for each, where in found.items()]
     if not path.is_file():
         raise UnusableWeightsError(f"{path} is no file", hint="give a file of weights, or a folder that holds some")
-    return _import_file(shelf, path, wanted_places(shelf, name), hint_of=path.parent.name)
+    return [_plan(shelf, path, places, hint_of=path.parent.name)]
 
 
-def _import_file(shelf: Shelf, path: Path, places: Sequence[Place], *, hint_of: str = "") -> list[Imported]:
-    digest = sha256_of(path)
-    exact = [each for each in places if each.asset.sha256 == digest]
-    if exact and path.suffix not in PICKLES:
-        return [_keep(shelf, path, each, digest, notes=("the released file",)) for each in exact]
-    places = of_format(path, places)
-    if path.suffix in PICKLES:
-        found = recognised(path, inventory_of(path, shelf.convert), places, hint_of=hint_of)
-        done = [_convert(shelf, path, each, digest) for each in found]
-    elif path.suffix in {".safetensors", ".onnx"}:
-        inventory = read_header(path) if path.suffix == ".safetensors" else read_onnx(path)
-        found = recognised(path, inventory, places, hint_of=hint_of)
-        done = [_take(shelf, path, each, digest) for each in found]
+def _in_folder(folder: Path, places: Sequence[Place]) -> dict[Path, Sequence[Place]]:
+    """The files of a folder: in the layout of the models that know it by its paths, as diffusers has them, else all."""
+    found: dict[Path, Sequence[Place]] = {}
+    for place in places:
+        path = folder / place.asset.file
+        if "/" in place.asset.file and path.is_file():
+            found[path] = (*found.get(path, ()), place)
+    if not found:
+        files = (path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES and path.is_file())
+        found = {path: places for path in files if path.name != CONFIG}
+    if not found:
+        raise UnusableWeightsError(
+            f"{folder} holds no weights that are known here", hint="upx models info NAME says which files a model needs"
+        )
+    return found
+
+
+def _plan(shelf: Shelf, path: Path, places: Sequence[Place], *, hint_of: str) -> _Plan:
+    digest, form = sha256_of(path), format_of(path)
+    exact = tuple(each for each in places if each.asset.sha256 == digest)
+    if exact and form != "pickle":
+        return _Plan(path, digest, exact, notes=("the released file",))
+    if form == "other":
+        return _Plan(path, digest, tuple(by_name(path, places)))
+    places = of_format(path, form, places)
+    if form == "pickle":
+        with shelf.store.scratch() as folder:
+            inventory = inventory_of(path, shelf.convert, folder)
     else:
-        done = [_keep(shelf, path, each, digest) for each in by_name(path, places)]
-    return done + _config(shelf, path, done)
+        inventory = read_header(path) if form == "safetensors" else read_onnx(path)
+    found = recognised(path, inventory, places, hint_of=hint_of)
+    return _Plan(path, digest, tuple(found), _config_beside(path))
 
 
-def _take(shelf: Shelf, path: Path, place: Place, digest: str) -> Imported:
-    """A safe file: kept as it is where nothing has to be taken out of it."""
-    chosen = place.chosen or Chosen("")
-    if chosen.strip or chosen.leave:
-        return _convert(shelf, path, place, digest)
-    return _keep(shelf, path, place, digest)
+def _config_beside(path: Path) -> Path | None:
+    """A ``config.json`` beside weights comes along; UnusableWeightsError where it is none."""
+    config = path.with_name(CONFIG)
+    if not config.is_file():
+        return None
+    with config.open("rb") as file:
+        content = file.read(MOST_CONFIG + 1)
+    try:
+        is_table = len(content) <= MOST_CONFIG and isinstance(json.loads(content), dict)
+    except (ValueError, RecursionError):
+        is_table = False
+    if not is_table:
+        raise UnusableWeightsError(f"{config} is no JSON object", hint="mend it, or move it away from the weights")
+    return config
+
+
+def _refuse_clashes(plans: Sequence[_Plan]) -> None:
+    taken: dict[tuple[str, str], Path] = {}
+    for plan in plans:
+        for place in plan.places:
+            key = (place.member.model.name, place.asset.role)
+            if key in taken:
+                raise UsageError(
+                    f"{taken[key].name} and {plan.path.name} are both {':'.join(key)}",
+                    hint="import the one that is meant",
+                )
+            taken[key] = plan.path
+
+
+def _refuse_used(shelf: Shelf, plans: Sequence[_Plan]) -> None:
+    """Files are not replaced under a worker that may read them again."""
+    running = shelf.running()
+    for name in {place.member.model.name for plan in plans for place in plan.places}:
+        if name in running or shelf.store.in_use(name):
+            raise WeightsError(f"{name} is in use, and its files stay as they are", hint="upx stop --all, then again")
+
+
+def _carry_out(shelf: Shelf, plan: _Plan) -> list[Imported]:
+    done: list[Imported] = []
+    for place in plan.places:
+        chosen = place.chosen
+        whole = chosen is None or (not (chosen.strip or chosen.leave) and format_of(plan.path) != "pickle")
+        made = _keep(shelf, plan, place) if whole else _convert(shelf, plan.path, place, plan.digest)
+        done += [made, *_config(shelf, plan.config, made, place)]
+    return done
 
 
 def _convert(shelf: Shelf, path: Path, place: Place, digest: str) -> Imported:
@@ -93,10 +172,10 @@ def _convert(shelf: Shelf, path: Path, place: Place, digest: str) -> Imported:
     return Imported(path, place.member.model.name, place.asset.role, target, sha256, size, tuple(notes))
 
 
-def _keep(shelf: Shelf, path: Path, place: Place, digest: str, *, notes: tuple[str, ...] = ()) -> Imported:
-    size = path.stat().st_size
-    target = shelf.store.copy_in(path, _receipt(shelf, place, digest, size, path))
-    return Imported(path, place.member.model.name, place.asset.role, target, digest, size, notes)
+def _keep(shelf: Shelf, plan: _Plan, place: Place) -> Imported:
+    size = plan.path.stat().st_size
+    target = shelf.store.copy_in(plan.path, _receipt(shelf, place, plan.digest, size, plan.path))
+    return Imported(plan.path, place.member.model.name, place.asset.role, target, plan.digest, size, plan.notes)
 
 
 def _receipt(shelf: Shelf, place: Place, sha256: str, size: int, path: Path, *, original: str = "") -> Receipt:
@@ -107,69 +186,19 @@ def _receipt(shelf: Shelf, place: Place, sha256: str, size: int, path: Path, *, 
     return shelf.obtainer().receipt(need, sha256, size, origin)
 
 
-def _config(shelf: Shelf, path: Path, done: Iterable[Imported]) -> list[Imported]:
-    """A ``config.json`` beside weights comes along: it overrides the released configuration."""
-    config = path.with_name(CONFIG)
-    if not config.is_file() or path.name == CONFIG:
+def _config(shelf: Shelf, config: Path | None, made: Imported, place: Place) -> list[Imported]:
+    """Keep the configuration that came with weights, for as long as these weights are kept and no longer."""
+    assets = place.member.model.assets
+    if CONFIG_ROLE in {asset.role for asset in assets} or CONFIG in {Path(asset.file).name for asset in assets}:
         return []
-    content = config.read_bytes()[: MOST_CONFIG + 1]
-    try:
-        is_table = len(content) <= MOST_CONFIG and isinstance(json.loads(content), dict)
-    except (ValueError, RecursionError):
-        is_table = False
-    if not is_table:
-        raise UnusableWeightsError(f"{config} is no JSON object", hint="mend it, or move it away from the weights")
-    kept: list[Imported] = []
-    for each in (each for each in done if not _knows_config(shelf, each)):
-        folder = Path(each.path).relative_to(shelf.store.folder(each.model)).parent
-        digest = sha256_of(config)
-        receipt = Receipt(
-            each.model, "config", (folder / CONFIG).as_posix(), digest, len(content),
-            source={"kind": "import", "file": CONFIG}, verified="import", time=now(),
-        )  # fmt: skip
-        target = shelf.store.copy_in(config, receipt)
-        kept.append(
-            Imported(config, each.model, "config", target, digest, len(content), ("overrides the released one",))
-        )
-    return kept
-
-
-def _knows_config(shelf: Shelf, each: Imported) -> bool:
-    """Whether the ``config.json`` beside that file is one of the model's own files."""
-    (member,) = by_names(shelf, [each.model])
-    files = {asset.role: Path(asset.file) for asset in member.model.assets}
-    return files[each.role].with_name(CONFIG) in files.values()
-
-
-class _Folder:
-    """A folder of files: in the layout of the models that know it by its paths, else each file by itself."""
-
-    def __init__(self, shelf: Shelf, folder: Path, name: str) -> None:
-        self._shelf, self._folder = shelf, folder
-        self._places = wanted_places(shelf, name)
-
-    def run(self) -> list[Imported]:
-        """Import what is known; UnusableWeightsError where nothing is, or a file of a known name is wrong."""
-        placed = self._by_paths()
-        if not placed:
-            placed = {path: self._places for path in sorted(self._folder.iterdir()) if path.suffix in SUFFIXES}
-            placed.pop(self._folder / CONFIG, None)
-        if not placed:
-            raise UnusableWeightsError(
-                f"{self._folder} holds no weights that are known here",
-                hint="upx models info NAME says which files a model needs",
-            )
-        return [
-            each
-            for path, places in placed.items()
-            for each in _import_file(self._shelf, path, places, hint_of=self._folder.name)
-        ]
-
-    def _by_paths(self) -> dict[Path, list[Place]]:
-        """File to places, where a model's files lie under the paths that its manifest gives, as diffusers has them."""
-        found: dict[Path, list[Place]] = {}
-        for place in self._places:
-            path = self._folder / place.asset.file
-            if "/" in place.asset.file and path.is_file():
-                found.setdefault(path, []).append(place)
-        return found
+    if config is None:
+        shelf.store.drop(made.model, CONFIG_ROLE)
+        return []
+    folder = made.path.relative_to(shelf.store.folder(made.model)).parent
+    digest, size = sha256_of(config), config.stat().st_size
+    receipt = Receipt(
+        made.model, CONFIG_ROLE, (folder / CONFIG).as_posix(), digest, size,
+        source={"kind": "import", "file": CONFIG}, verified="import", time=now(),
+    )  # fmt: skip
+    target = shelf.store.copy_in(config, receipt)
+    return [Imported(config, made.model, CONFIG_ROLE, target, digest, size, ("overrides the released one",))]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from upx.assets.conversion import Chosen, chosen_by, only_group, unusable
 from upx.assets.find import CONFIG, PICKLES
-from upx.assets.recognise import recognise
-from upx.errors import UnusableWeightsError, UsageError
+from upx.assets.inspect.kinds import kind_of
+from upx.assets.recognise import Verdict, recognise
+from upx.errors import ManifestError, UnusableWeightsError, UsageError
 from upx.models.selection import by_names
 
 if TYPE_CHECKING:
@@ -17,11 +19,21 @@ if TYPE_CHECKING:
 
     from upx.assets.inspect.inventory import Inventory
     from upx.models.shelf import Member, Shelf
-    from upx.specs import Asset
+    from upx.specs import Asset, BackendSpec
 
+Format: TypeAlias = Literal["safetensors", "pickle", "onnx", "other"]
+_BY_SUFFIX: dict[str, Format] = {
+    ".safetensors": "safetensors", ".onnx": "onnx", ".pth": "pickle", ".pt": "pickle", ".ckpt": "pickle",
+}  # fmt: skip
+_BY_CONTENT: dict[str, Format] = {
+    "torch-zip": "pickle", "torch-pickle": "pickle", "safetensors": "safetensors", "onnx": "onnx",
+}  # fmt: skip
 # What a worker reads as safetensors may come as a pickle.
-TENSORS = frozenset({".safetensors", *PICKLES})
-ONNX = frozenset({".onnx"})
+_TAKEN_AS: dict[Format, frozenset[str]] = {
+    "safetensors": frozenset({".safetensors", *PICKLES}),
+    "pickle": frozenset({".safetensors", *PICKLES}),
+    "onnx": frozenset({".onnx"}),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +57,18 @@ def wanted_places(shelf: Shelf, name: str) -> list[Place]:
     return chosen
 
 
-def of_format(path: Path, places: Sequence[Place]) -> list[Place]:
+def format_of(path: Path) -> Format:
+    """By its suffix, and where that says nothing by its first bytes: a pickle may be called ``.bin``."""
+    return _BY_SUFFIX.get(path.suffix.lower()) or _BY_CONTENT.get(kind_of(path), "other")
+
+
+def of_format(path: Path, form: Format, places: Sequence[Place]) -> list[Place]:
     """The places for files of that format: what a worker reads as safetensors is no ONNX file, whatever is in it."""
-    takes = next((suffixes for suffixes in (TENSORS, ONNX) if path.suffix in suffixes), None)
-    if takes is None:
-        return list(places)
-    found = [each for each in places if Path(each.asset.file).suffix in takes]
+    found = [each for each in places if Path(each.asset.file).suffix in _TAKEN_AS[form]]
     if not found:
         names = {each.member.model.name for each in places}
         raise UnusableWeightsError(
-            f"{path.name}: {names.pop() if len(names) == 1 else 'no model here'} takes no {path.suffix} file",
+            f"{path.name}: {names.pop() if len(names) == 1 else 'no model here'} takes no {form} file",
             hint="upx models info NAME says which files a model needs",
         )
     return found
@@ -64,7 +78,7 @@ def recognised(path: Path, inventory: Inventory, places: Sequence[Place], *, hin
     """The places whose names and shapes the file has; one, unless models share the file."""
     has_config = path.with_name(CONFIG).is_file()
     backends = list({each.member.backend.name: each.member.backend for each in places}.values())
-    verdict = recognise(inventory, backends, config=has_config)
+    verdict = _verdict(inventory, backends, config=has_config)
     found = [
         replace(place, chosen=chosen_by(match))
         for match in verdict.matches
@@ -77,6 +91,21 @@ def recognised(path: Path, inventory: Inventory, places: Sequence[Place], *, hin
         wanted = f"{places[0].member.model.name}:{places[0].asset.role}" if _one_asset(places) else ""
         raise unusable(path.name, verdict, wanted)
     return _one_meaning(path, found, hint_of)
+
+
+def _verdict(inventory: Inventory, backends: Sequence[BackendSpec], *, config: bool) -> Verdict:
+    """What it may be; one backend whose layout cannot be read hides no other."""
+    try:
+        return recognise(inventory, backends, config=config)
+    except ManifestError:
+        if len(backends) == 1:
+            raise
+    verdicts: list[Verdict] = []
+    for backend in backends:
+        with contextlib.suppress(ManifestError):
+            verdicts.append(recognise(inventory, [backend], config=config))
+    nearest = max((each.nearest for each in verdicts if each.nearest), key=lambda near: near.share, default=None)
+    return Verdict(tuple(match for each in verdicts for match in each.matches), nearest)
 
 
 def _one_meaning(path: Path, found: list[Place], hint_of: str) -> list[Place]:
@@ -109,7 +138,7 @@ def by_name(path: Path, places: Sequence[Place]) -> list[Place]:
             hint="name it: upx models import FILE --as MODEL:ROLE; upx models info MODEL lists the roles",
         )
     wants = Path(chosen[0].asset.file).suffix
-    if path.suffix != wants:
+    if path.suffix.lower() != wants:
         raise UnusableWeightsError(
             f"{path.name} is no {wants} file, which {chosen[0].member.model.name}:{chosen[0].asset.role} is",
             hint="upx models info MODEL lists the files of a model",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from upx.assets.find import Finder
     from upx.models.selection import Selection
     from upx.models.shelf import Member, Shelf
+    from upx.models.upkeep import Collected
     from upx.specs import Asset, BackendSpec
 
 
@@ -56,11 +57,17 @@ def pull(
             task.error = task.error or (one_error(own) if own else None)
     for task in tasks:
         task.finish()
-        if selection.pin and task.error is None:
+        if task.member.model.name in selection.pins and task.error is None:
             set_pin(shelf, task.member.model.name, pinned=True)
-    if shelf.settings.store_cap is not None:
-        make_room(shelf, shelf.settings.store_cap, keep={task.member.model.name for task in tasks})
     return [task.result(time.monotonic() - began) for task in tasks]
+
+
+def keep_below_cap(shelf: Shelf, done: Sequence[Pulled]) -> Collected | None:
+    """Evict other models while the store is above its cap; None where it has none, or nothing had to go."""
+    if shelf.settings.store_cap is None:
+        return None
+    evicted = make_room(shelf, shelf.settings.store_cap, keep={each.member.model.name for each in done})
+    return evicted if evicted.evicted or evicted.freed else None
 
 
 def build_envs(
@@ -152,8 +159,9 @@ class _Task:
             found = finder.find(self.member.model, asset)
         except WeightsError:
             kept = finder.store.find(self.member.model.name, asset.role)
-            if kept is None:
-                raise  # what lies in a package is mended by setup --repair
+            # What lies in a package is mended by setup --repair; what a person brought is not replaced unasked.
+            if kept is None or kept.receipt.verified == "import":
+                raise
             self._mend(finder, need)
             return
         if not isinstance(found, Found):
@@ -165,8 +173,3 @@ class _Task:
             self._brought.append(need.asset.file)
         else:
             self.needs.append(need)
-
-
-def failures(done: Sequence[Pulled]) -> list[UpxError]:
-    """The errors of those that failed."""
-    return [each.error for each in done if each.error is not None]

@@ -24,11 +24,11 @@ BUNDLE_ALL = "all"
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a command is about. ``envs``: backends whose environments are wanted too; ``pin``: never to be evicted."""
+    """What a command is about. ``envs``: backends whose environments are wanted too; ``pins``: never to be evicted."""
 
     members: tuple[Member, ...]
     envs: tuple[BackendSpec, ...] = ()
-    pin: bool = False
+    pins: frozenset[str] = frozenset()
 
 
 def by_names(shelf: Shelf, names: Iterable[str]) -> list[Member]:
@@ -89,7 +89,7 @@ def by_manifest(shelf: Shelf, path: Path) -> Selection:
         member = chosen[asset["model"]]
         made = build_asset({key: value for key, value in asset.items() if key != "model"})
         chosen[asset["model"]] = _with_asset(member, made, path)
-    return Selection(tuple(chosen.values()), tuple(envs), table["pin"])
+    return Selection(tuple(chosen.values()), tuple(envs), frozenset(chosen if table["pin"] else ()))
 
 
 def _default(shelf: Shelf, name: str) -> list[Member]:

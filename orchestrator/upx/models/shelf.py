@@ -61,10 +61,10 @@ class Shelf:
         found = None if backend.kind == "weights" else self.envs.find(backend.env)
         return None if found is None else found.site_packages
 
-    def difference(self, kept: Kept) -> str:
-        """What is wrong with the bytes of a file of the store, by its stamp while it is untouched; empty: nothing."""
+    def difference(self, kept: Kept, *, fresh: bool = False) -> str:
+        """What is wrong with the bytes of a file of the store, by its stamp unless ``fresh``; empty: nothing."""
         try:
-            same = self.stamps().sha256(kept.path) == kept.receipt.sha256
+            same = self.stamps(fresh=fresh).sha256(kept.path) == kept.receipt.sha256
         except OSError as error:
             return f"cannot be read ({error.strerror})"
         return "" if same else "differs from its sha256"

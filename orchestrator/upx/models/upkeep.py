@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from upx.assets.disk import wait_for
 from upx.notes import read_note, write_note
 
 if TYPE_CHECKING:
@@ -64,8 +65,8 @@ def pinned(shelf: Shelf) -> set[str]:
 def set_pin(shelf: Shelf, model: str, *, pinned: bool) -> None:
     """Pin a model, or let it go; WeightsError where that cannot be written down."""
     path = shelf.store.root / "pins.json"
-    note = {name: True for name, value in read_note(path).items() if value is True and name != model}
-    with shelf.store.errors():
+    with shelf.store.errors(), wait_for(path.with_name(".pins.lock"), shared=False):
+        note = {name: True for name, value in read_note(path).items() if value is True and name != model}
         write_note(path, {**note, model: True} if pinned else note)
 
 
@@ -92,10 +93,15 @@ def make_room(shelf: Shelf, cap: int, *, keep: Collection[str] = ()) -> Collecte
     evicted: list[str] = []
     kept: list[str] = []
     freed = shelf.store.sweep() if sum(shelf.store.blobs().values()) > cap else 0
-    for row in usage(shelf):
+    rows = usage(shelf)
+    staying = {row.model for row in rows if row.pinned or row.in_use or row.model in keep}
+    bytes_of = {row.model: {each.sha256 for each in shelf.store.receipts(row.model)} for row in rows}
+    held = {sha256 for model in staying for sha256 in bytes_of[model]}
+    for row in rows:
         if sum(shelf.store.blobs().values()) <= cap:
             break
-        if row.pinned or row.in_use or row.model in keep or not shelf.store.forget(row.model):
+        # To evict one all of whose bytes stay with others would free nothing.
+        if row.model in staying or bytes_of[row.model] <= held or not shelf.store.forget(row.model):
             kept.append(row.model)
             continue
         evicted.append(row.model)

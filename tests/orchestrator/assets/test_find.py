@@ -207,16 +207,47 @@ def test_a_config_beside_ones_own_weights_overrides_the_released_one(settings, t
     config = write(own.with_name("config.json"), b"{}")
     looking = finder(settings, spec, weights=own.parent)
     found = looking.find_all(spec)
-    assert looking.config(found).path == config
+    assert looking.config(spec, found).path == config
     alone = digest([("weights", found[0])])
-    assert digest([("weights", found[0]), ("config", looking.config(found))]) != alone
+    assert digest([("weights", found[0]), ("config", looking.config(spec, found))]) != alone
+
+
+def test_a_config_of_the_store_has_a_receipt_and_is_verified(settings):
+    spec = single()
+    path = in_store(settings, spec)
+    looking = finder(settings, spec)
+    write(path.with_name("config.json"), b"{}")
+    assert looking.config(spec, looking.find_all(spec)) is None
+    path.with_name("config.json").unlink()
+    config = asset("config", b"{}", file="config.json")
+    with looking.store.making() as made:
+        made.write_bytes(b"{}")
+        kept = looking.store.put(made, receipt(spec, config, b"{}", verified="import"))
+    assert looking.config(spec, looking.find_all(spec)).path == kept
+    kept.resolve().chmod(0o644)
+    kept.resolve().write_bytes(b"[]")
+    with pytest.raises(WeightsError, match=r"config\.json differs") as caught:
+        looking.config(spec, looking.find_all(spec))
+    assert "import it again" in caught.value.hint
+
+
+def test_a_pickle_that_is_named_is_never_used_as_it_comes(settings, tmp_path):
+    with pytest.raises(WeightsError, match="is a pickle, which is never used as it comes") as caught:
+        look(settings, single(), weights=write(tmp_path / "w.pth", b""))
+    assert "upx models import" in caught.value.hint
+    spec = single(file="m.pth")
+    folder = write(tmp_path / "own" / "m.pth", b"").parent
+    with pytest.raises(WeightsError, match=r"m\.safetensors not found"):
+        look(settings, spec, weights=folder)
+    named = Settings.from_env({"UPX_HOME": str(tmp_path / "home"), "UPX_WEIGHTS": str(folder)})
+    assert isinstance(look(named, spec), Missing)
 
 
 def test_a_config_beside_a_package_s_weights_is_none(settings, site):
     write(site / "pack" / "models" / "config.json", b"{}")
     spec = single(PACKAGE)
     looking = finder(settings, spec, site_packages=site)
-    assert looking.config(looking.find_all(spec)) is None
+    assert looking.config(spec, looking.find_all(spec)) is None
 
 
 def test_a_model_without_files_needs_none(settings):

@@ -136,7 +136,8 @@ def test_lost_bytes_and_lost_links_are_told_apart(store):
     "change",
     [
         {"schema": 2}, {"sha256": "../../x"}, {"size": "many"}, {"source": []}, {"extra": 1}, {"file": 7},
-        {"file": "../../../x"}, {"file": "/etc/passwd"},
+        {"file": "../../../x"}, {"file": "/etc/passwd"}, {"file": "\ud800"}, {"time": "\udfff"},
+        {"source": {"kind": "\ud800"}},
     ],
 )  # fmt: skip
 def test_a_receipt_of_another_shape_is_none(store, change):
@@ -194,6 +195,74 @@ def test_what_is_not_finished_is_not_left(store):
     with pytest.raises(ZeroDivisionError):
         fails()
     assert not list(store.parts.iterdir())
+
+
+def test_a_file_that_changes_while_it_is_copied_is_not_kept(store, tmp_path):
+    source = tmp_path / "w"
+    source.write_bytes(b"another")
+    with pytest.raises(WeightsError, match="changed while it was read"):
+        store.copy_in(source, receipt(MODEL, WEIGHTS, CONTENT))
+    assert store.blobs() == {}
+    assert not list(store.parts.iterdir())
+
+
+def test_a_killed_maker_s_folder_goes_and_a_living_one_s_stays(store):
+    dead = store.parts / "made-dead"
+    dead.mkdir(parents=True)
+    (dead / "made").write_bytes(b"half")
+    (store.parts / "made-dead.lock").touch()
+    with store.making() as made:
+        made.write_bytes(b"going on")
+        assert store.sweep_parts(3600.0) == 4
+        assert made.read_bytes() == b"going on"
+    assert not list(store.parts.iterdir())
+
+
+@pytest.mark.parametrize("change", ['"schema": 2', '"schema": 1, "added": [1, 2]'])
+def test_the_bytes_of_a_receipt_of_another_version_are_not_swept(store, change):
+    put(store)
+    (path,) = (store.root / "receipts" / "m-x2").glob("*.json")
+    path.write_text(path.read_text().replace('"schema": 1', change))
+    assert store.find("m-x2", "weights") is None
+    assert store.sweep() == 0
+    assert sha256(CONTENT) in store.blobs()
+
+
+def test_a_receipt_that_cannot_be_read_stops_a_sweep(store, monkeypatch):
+    put(store)
+    read = Path.read_text
+
+    def refused(path, *args, **more):
+        if path.suffix == ".json":
+            raise PermissionError(13, "Permission denied")
+        return read(path, *args, **more)
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(WeightsError, match="so nothing is removed"):
+        store.sweep()
+    assert sha256(CONTENT) in store.blobs()
+
+
+def test_strange_things_among_the_bytes_stop_nothing(store):
+    put(store)
+    (store.root / "blobs" / "lost+found").mkdir()
+    blob = store.blob(sha256(CONTENT))
+    blob.unlink()
+    blob.mkdir()
+    assert store.find("m-x2", "weights").trouble == "is no file of the store"
+    assert store.sweep() == 0
+    assert put(store).read_bytes() == CONTENT
+    assert store.forget("m-x2")
+    assert store.sweep() == len(CONTENT)
+
+
+def test_one_role_is_dropped_and_the_others_stay(store):
+    put(store)
+    put(store, b"structure", each=asset("net", b"structure"))
+    store.drop("m-x2", "net")
+    assert [each.role for each in store.receipts("m-x2")] == ["weights"]
+    assert not (store.folder("m-x2") / "m.net").is_symlink()
+    store.drop("m-x2", "nothing")
 
 
 KILLED = """

@@ -141,9 +141,43 @@ def test_a_cap_in_the_settings_holds_at_every_pull(upx, mine, home, server, monk
     add_backend(home, asset_text(SMALL, url(server.url("/small"))), name="other")
     assert upx("models", "pull", "mine")[0] == 0
     monkeypatch.setenv("UPX_STORE_CAP", "1MB")
-    assert upx("models", "pull", "other")[0] == 0
+    code, out, _ = upx("models", "pull", "other", "--json")
+    assert (code, [row["kind"] for row in rows(out)]) == (0, ["pulled", "removed"])
+    assert rows(out)[1]["models"] == ["mine-x2"]
     _, out, _ = upx("models", "--installed", "--json")
     assert {row["name"] for row in rows(out)} & {"mine-x2", "other-x2"} == {"other-x2"}
+
+
+def test_a_model_that_no_backend_names_any_more_is_seen_unpinned_and_removed(upx, mine, home):
+    upx("models", "pull", "mine")
+    upx("models", "pin", "mine")
+    (home / "data" / "backends" / "mine").rename(home / "elsewhere")
+    code, out, _ = upx("models", "verify")
+    assert code == 0
+    assert "upx models rm mine-x2 removes it" in out
+    assert upx("models", "pin", "mine-x2", "--remove")[0] == 0
+    code, out, _ = upx("models", "rm", "mine-x2")
+    assert (code, out.splitlines()[0]) == (0, "removed mine-x2")
+
+
+def test_a_file_of_ones_own_is_never_called_the_released_one(upx, mine, home, monkeypatch):
+    folder = home / "own" / "mine-x2"
+    folder.mkdir(parents=True)
+    for name in ("weights.bin", "net.bin"):
+        (folder / name).write_bytes(b"mine")
+    monkeypatch.setenv("UPX_WEIGHTS", str(folder.parent))
+    code, out, _ = upx("models", "verify", "mine", "--json")
+    assert (code, {row["status"] for row in rows(out)}) == (0, {"unverified"})
+    assert all("not the released file" in row["message"] for row in rows(out))
+
+
+def test_a_damaged_model_is_listed_as_that(upx, mine, home):
+    upx("models", "pull", "mine")
+    (home / "data" / "weights" / "blobs" / BIG.sha256).unlink()
+    _, out, _ = upx("models", "--json")
+    (row,) = [row for row in rows(out) if row["name"] == "mine-x2"]
+    assert (row["damaged"], row["installed"]) == (True, False)
+    assert [line for line in upx("models")[1].splitlines() if line.startswith("mine-x2") and "damaged" in line]
 
 
 def test_a_failure_names_the_model_the_reason_and_the_next_step(upx, mine, server):
@@ -176,6 +210,7 @@ def test_offline_never_reaches_out_and_says_how_to_bring_it(upx, mine, server, m
         (("models", "pull", "--bundle", "nowhere"), "no bundle"),
         (("models", "pull", "--manifest", "/nowhere.toml"), "nowhere.toml"),
         (("models", "gc", "--cap", "much"), "--cap much is no size"),
+        (("models", "gc", "--cap", "9" * 400), "is no size"),
         (("models", "info", "nowhere"), "nowhere"),
         (("models", "rm", "nowhere"), "nowhere"),
         (("models", "verify", "nowhere"), "nowhere"),
@@ -197,17 +232,18 @@ def test_a_file_that_only_a_person_can_get_is_told_with_the_command_to_import_it
     assert "upx models import FILE --as mine-x2:weights" in err
 
 
-def test_backends_that_only_keep_weights_say_so_and_run_nothing(upx, tmp_path):
+def test_backends_that_only_keep_weights_say_so_and_run_nothing(upx, home, tmp_path):
+    add_backend(home, asset_text(None, MANUAL), name="keeps", more='kind = "weights"')
     _, out, _ = upx("backends")
-    assert [line for line in out.splitlines() if line.startswith("tsdsr") and "weights only" in line]
+    assert [line for line in out.splitlines() if line.startswith("keeps") and "weights only" in line]
     picture = tmp_path / "p.png"
     from PIL import Image
 
     Image.new("RGB", (8, 8)).save(picture)
-    code, _, err = upx("up", str(picture), "-b", "tsdsr", "-o", str(tmp_path / "o.png"), "--accept-licence")
+    code, _, err = upx("up", str(picture), "-b", "keeps", "-o", str(tmp_path / "o.png"))
     assert code == 5
     assert "cannot run them yet" in err
-    code, _, err = upx("setup", "tsdsr")
+    code, _, err = upx("setup", "keeps")
     assert code == 5
     code, _, err = upx("up", str(picture), "-b", "convert")
     assert code == 2

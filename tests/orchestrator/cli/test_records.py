@@ -30,7 +30,7 @@ KEYS = {
     "stopped": "id backend pid outcome",
     "warm": "backend model device precision keep_alive seconds",
     "check": "name status message hint",
-    "model": "name backend scale trained licence restricted size installed places runs title",
+    "model": "name backend scale trained licence restricted size installed damaged places runs title",
     "model_info": "name backend aliases title scale trained bundles runs licences accepted pinned files",
     "pulled": "model status files size seconds code message hint",
     "verified": "name file status message hint",
@@ -54,8 +54,8 @@ SAMPLES = {
     "int | None": 5,
     "tuple[LicenceInfo, ...]": (model_results.LicenceInfo("l", "u", True, False, True, "n"),),
     "tuple[ModelFile, ...]": (
-        model_results.ModelFile("r", "f", 5, True, "0" * 64, "", "l", ("url: u",), "store", Path("/x"), "w", ""),
-        model_results.ModelFile("r", "f", 0, False, "", "why", "l", ("url: u",), "", None, "w", "h"),
+        model_results.ModelFile("r", "f", 5, True, "0" * 64, "", "l", ("url: u",), "store", False, Path("/x"), "w", ""),
+        model_results.ModelFile("r", "f", 0, False, "", "why", "l", ("url: u",), "", False, None, "w", "h"),
     ),
     "tuple[ParameterInfo, ...]": (_results.ParameterInfo("p", "int", 1, 0, None, (), "h"),),
 }  # fmt: skip

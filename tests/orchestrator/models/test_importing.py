@@ -12,14 +12,19 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from fault_server import FaultServer, Literal, Route
 from onnx_kit import model, part, tensor
-from shelf_kit import MANUAL, add_backend, asset_text
+from shelf_kit import MANUAL, add_backend, asset_text, url
+from weights_kit import sha256
 
 from upx.assets.inspect.safetensors import read_header
 from upx.config import Settings
-from upx.errors import UnusableWeightsError, UsageError
+from upx.errors import UnusableWeightsError, UsageError, WeightsError
 from upx.host import Host
+from upx.models.checking import verify
 from upx.models.importing import import_path
+from upx.models.pulling import pull
+from upx.models.selection import Selection, by_names
 
 ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.timeout(300)
@@ -49,6 +54,10 @@ for target, kind, shapes in json.loads(sys.argv[1]):
             "trainer": {"net": state, "opt": {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": []}},
         },
         "tensor": lambda: state["tensor"],
+        "two": lambda: {
+            "params": {k: v for k, v in state.items() if "second" not in k},
+            "second": {k: v for k, v in state.items() if "second" in k},
+        },
     }[kind]()
     torch.save(saved, target)
 """
@@ -176,7 +185,7 @@ def onnx(path: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
 
 
 def test_an_onnx_file_is_known_by_its_initializers_and_kept_as_it_is(host, tmp_path):
-    with pytest.raises(UnusableWeightsError, match=r"mine-x2 takes no \.onnx file"):
+    with pytest.raises(UnusableWeightsError, match="mine-x2 takes no onnx file"):
         import_path(host.shelf, onnx(tmp_path / "net.onnx", SHAPES), name="mine-x2")
     folder = host.settings.backends_dir / "mine"
     (folder / "backend.toml").write_text((folder / "backend.toml").read_text().replace("net.safetensors", "net.onnx"))
@@ -334,8 +343,97 @@ def test_a_name_that_means_nothing_is_a_wrong_request(host, tmp_path, name, mess
         import_path(host.shelf, safetensors(tmp_path / "net.safetensors", SHAPES), name=name)
 
 
-def test_a_config_that_is_no_json_object_is_refused(host, tmp_path):
+@pytest.mark.parametrize("content", [b"[1", b"[]", b"\xff", b"[" * 100_000])
+def test_a_config_that_is_no_json_object_is_refused_before_anything_is_written(host, tmp_path, content):
     path = safetensors(tmp_path / "net.safetensors", SHAPES)
-    (tmp_path / "config.json").write_text("[1")
+    (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(UnusableWeightsError, match=r"config\.json is no JSON object"):
         import_path(host.shelf, path)
+    assert host.shelf.store.models() == []
+
+
+def test_a_config_as_large_as_a_disk_is_refused_without_being_read(host, tmp_path):
+    path = safetensors(tmp_path / "net.safetensors", SHAPES)
+    with (tmp_path / "config.json").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(UnusableWeightsError, match=r"config\.json is no JSON object"):
+        import_path(host.shelf, path)
+
+
+def test_other_weights_take_the_old_configuration_away(host, tmp_path):
+    path = safetensors(tmp_path / "net.safetensors", SHAPES)
+    config = tmp_path / "config.json"
+    config.write_text("{}")
+    assert [each.role for each in import_path(host.shelf, path)] == ["weights", "config"]
+    (checked,) = [each for each in verify(host.shelf, by_names(host.shelf, ["mine"])) if each.file == "config.json"]
+    assert checked.status == "ok"
+    config.unlink()
+    assert [each.role for each in import_path(host.shelf, path)] == ["weights"]
+    assert host.shelf.store.find("mine-x2", "config") is None
+
+
+def test_two_files_of_one_role_in_a_folder_are_refused_and_nothing_is_written(host, tmp_path):
+    for name in ("a", "b"):
+        safetensors(tmp_path / f"{name}.safetensors", SHAPES)
+    with pytest.raises(UsageError, match=r"a\.safetensors and b\.safetensors are both mine-x2:weights"):
+        import_path(host.shelf, tmp_path)
+    assert host.shelf.store.models() == []
+
+
+def test_one_bad_file_in_a_folder_leaves_nothing_of_the_others(host, tmp_path):
+    safetensors(tmp_path / "good.safetensors", SHAPES)
+    (tmp_path / "zz.safetensors").write_bytes(b"none")
+    with pytest.raises(UnusableWeightsError, match=r"zz\.safetensors"):
+        import_path(host.shelf, tmp_path)
+    assert host.shelf.store.models() == []
+
+
+def test_what_is_no_file_in_a_folder_is_passed_over(host, tmp_path):
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    (tmp_path / "folder.bin").mkdir()
+    (tmp_path / "loop.bin").symlink_to("loop.bin")
+    safetensors(tmp_path / "Net.SafeTensors", SHAPES)
+    (done,) = import_path(host.shelf, tmp_path)
+    assert done.source.name == "Net.SafeTensors"
+
+
+def test_a_path_that_no_system_has_is_said_in_one_line(host):
+    for path in (Path("x" * 5000), Path("/proc/self/mem")):
+        with pytest.raises(UnusableWeightsError, match=r"cannot be read|is no"):
+            import_path(host.shelf, path, name="mine-x2")
+
+
+def test_a_model_in_use_keeps_its_files(host, tmp_path):
+    import_path(host.shelf, safetensors(tmp_path / "net.safetensors", SHAPES))
+    with host.shelf.store.use("mine-x2"), pytest.raises(WeightsError, match="is in use") as caught:
+        import_path(host.shelf, tmp_path / "net.safetensors")
+    assert "upx stop" in caught.value.hint
+
+
+def test_a_pickle_that_is_called_bin_is_opened_as_what_it_is(host, converter, tmp_path):
+    save(converter, (tmp_path / "pytorch_model.bin", "bare", SHAPES))
+    (done,) = import_path(host.shelf, tmp_path / "pytorch_model.bin")
+    assert shapes_of(done.path) == SHAPES
+
+
+def test_two_roles_out_of_one_pickle_are_two_groups(host, converter, tmp_path):
+    path = tmp_path / "both.pth"
+    save(converter, (path, "two", {**SHAPES, "second.weight": (7, 2)}))
+    digest = f'sha256 = "{sha256(path.read_bytes())}"\nlayout = "layouts/'
+    with FaultServer() as server:
+        server.add("/both", Route(Literal(path.read_bytes())))
+        assets = (
+            asset_text(None, url(server.url("/both")), role=role, file=f"{role}.pth", digest=f'{digest}{role}.json"')
+            for role in ("net", "second")
+        )
+        folder = add_backend(Path(host.settings.data_dir).parent, *assets, name="two")
+        (folder / "layouts").mkdir()
+        (folder / "layouts" / "net.json").write_text(json.dumps(LAYOUT))
+        second = {"schema": 1, "about": "", "wrappers": ["second"], "tensors": {"second.weight": [7, 2]}}
+        (folder / "layouts" / "second.json").write_text(json.dumps(second))
+        with Host(host.settings) as other:
+            (done,) = pull(other.shelf, Selection(tuple(by_names(other.shelf, ["two"]))), offline=False)
+            assert done.error is None
+            kept = {each.role: shapes_of(other.shelf.store.find("two-x2", each.role).path)
+                    for each in other.shelf.store.receipts("two-x2")}  # fmt: skip
+    assert kept == {"net": SHAPES, "second": {"second.weight": (7, 2)}}

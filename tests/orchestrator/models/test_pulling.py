@@ -9,8 +9,10 @@ from fault_server import Content, FaultServer, Route
 from hub_server import HubServer
 from shelf_kit import MANUAL, add_backend, asset_text, hub, make_shelf, url
 
+from upx.assets.store import Store
 from upx.errors import FetchError, LicenceError, WeightsError
 from upx.models.checking import verify
+from upx.models.importing import import_path
 from upx.models.pulling import pull
 from upx.models.selection import Selection, by_names
 
@@ -230,6 +232,55 @@ def test_without_a_digest_what_came_is_what_is_verified_from_then_on(home, serve
     assert "none was published" in checked.message
     spoil(blob_of(shelf, BIG))
     assert [each.status for each in verify(shelf, by_names(shelf, ["mine-x2"]))] == ["damaged"]
+
+
+def test_models_of_one_digest_each_have_their_own_name_licence_and_acceptance(home, server):
+    bound = 'licence = { name = "CC-BY-NC-4.0", noncommercial = true }\n' + f'sha256 = "{SMALL.sha256}"'
+    add_backend(home, asset_text(SMALL, url(server.url("/small")), role="weights"), name="one")
+    both = (asset_text(SMALL, url(server.url("/small")), role=role, digest=bound) for role in ("net", "other"))
+    add_backend(home, *both, asset_text(BIG, url(server.url("/big"))), name="two")
+    shelf = make_shelf(home)
+    assert [each.status for each in pulled(shelf, "one", "two", accept_licence=True)] == ["pulled", "pulled"]
+    assert {each.status for each in verify(shelf, by_names(shelf, ["one", "two"]))} == {"ok"}
+    receipts = {(each.model, each.role): each for name in shelf.store.models() for each in shelf.store.receipts(name)}
+    assert receipts["two-x2", "net"].file == "net.bin"
+    assert receipts["two-x2", "other"].file == "other.bin"
+    assert (receipts["one-x2", "weights"].licence, receipts["one-x2", "weights"].accepted) == ("MIT", "")
+    assert receipts["two-x2", "net"].licence == "CC-BY-NC-4.0"
+    assert receipts["two-x2", "net"].accepted
+    assert pulled(shelf, "two")[0].status == "present"
+
+
+def test_what_a_person_imported_is_not_replaced_unasked(home, server):
+    add_backend(home, asset_text(BIG, url(server.url("/big"))))
+    shelf = make_shelf(home)
+    own = home / "own.bin"
+    own.write_bytes(b"mine")
+    import_path(shelf, own, name="mine-x2:weights")
+    spoil(shelf.store.blob(shelf.store.receipts("mine-x2")[0].sha256))
+    (done,) = pulled(shelf)
+    assert done.status == "failed"
+    assert "upx models import FILE --as mine-x2:weights" in done.error.hint
+    assert not server.routes["/big"].seen
+
+
+def test_bytes_that_go_between_the_look_and_the_link_are_fetched_anew(home, server, monkeypatch):
+    add_backend(home, asset_text(BIG, url(server.url("/big"))), name="one")
+    add_backend(home, asset_text(BIG, url(server.url("/big"))), name="two")
+    shelf = make_shelf(home)
+    pulled(shelf, "one")
+    link = Store.link
+
+    def too_late(store, receipt):
+        assert store.forget("one-x2")
+        store.sweep()
+        monkeypatch.setattr(Store, "link", link)
+        return store.link(receipt)
+
+    monkeypatch.setattr(Store, "link", too_late)
+    (done,) = pulled(shelf, "two")
+    assert done.status == "pulled"
+    assert [each.status for each in verify(shelf, by_names(shelf, ["two"]))] == ["ok"]
 
 
 def test_a_gated_repository_opens_with_a_token(home):

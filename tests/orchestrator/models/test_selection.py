@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from fault_server import Content
 from shelf_kit import MANUAL, add_backend, asset_text, make_shelf, url
@@ -15,6 +17,7 @@ CONTENT = Content(1000, seed=3)
 @pytest.fixture
 def shelf(tmp_path):
     add_backend(tmp_path, asset_text(None, MANUAL))
+    add_backend(tmp_path, asset_text(None, MANUAL), name="keeps", more='kind = "weights"\n')
     return make_shelf(tmp_path)
 
 
@@ -60,7 +63,7 @@ def test_a_manifest_names_models_bundles_and_environments(tmp_path, shelf):
     found = wanted(tmp_path, shelf, 'models = ["span-x2"]\nbundles = ["default"]\nenvs = ["nearest"]\npin = true')
     assert names(found.members) == ["span-x2", "span-x4"]
     assert [spec.name for spec in found.envs] == ["nearest"]
-    assert found.pin
+    assert found.pins == {"span-x2", "span-x4"}
 
 
 def test_a_manifest_s_sources_come_first_and_its_digest_where_none_was_known(tmp_path, shelf):
@@ -77,7 +80,7 @@ def test_a_manifest_s_sources_come_first_and_its_digest_where_none_was_known(tmp
         ('models = ["nowhere"]', "nowhere"),
         ('bundles = ["nowhere"]', "nowhere"),
         ('envs = ["nowhere"]', "nowhere"),
-        ('envs = ["tsdsr"]', "no environment"),
+        ('envs = ["keeps"]', "no environment"),
         ("models = 5", "models"),
         ("shema = 1", "unknown key|shema"),
         (asset_text(CONTENT, MANUAL, table="assets", model='model = "nowhere"\n'), "nowhere"),
@@ -94,6 +97,9 @@ def test_a_manifest_s_sources_come_first_and_its_digest_where_none_was_known(tmp
             ),
             "path",
         ),
+        ("n = " + "1" * 5000, "digit|limit|exceed"),
+        ("a" + ".a" * 20000 + " = 1", "a key of more than"),
+        ("[a" + ".a" * 20000 + "]", "a key of more than"),
         ("x = [" + "[" * 5000, "Recursion|Invalid|recursion|nest"),
     ],
 )  # fmt: skip
@@ -102,6 +108,19 @@ def test_a_manifest_that_cannot_be_used_is_named_with_the_first_wrong_thing(tmp_
         wanted(tmp_path, shelf, text)
     assert "wanted.toml" in str(caught.value)
     assert caught.value.hint
+
+
+def test_a_manifest_that_is_a_pipe_or_a_folder_is_refused_at_once(tmp_path, shelf):
+    os.mkfifo(tmp_path / "pipe.toml")
+    for path in (tmp_path / "pipe.toml", tmp_path):
+        with pytest.raises(ManifestError, match="no regular file"):
+            by_manifest(shelf, path)
+
+
+def test_a_manifest_with_a_byte_order_mark_is_read(tmp_path, shelf):
+    path = tmp_path / "mark.toml"
+    path.write_bytes(b'\xef\xbb\xbfschema = 1\nmodels = ["span-x2"]\n')
+    assert names(by_manifest(shelf, path).members) == ["span-x2"]
 
 
 def test_a_manifest_as_large_as_a_disk_is_refused_without_being_read(tmp_path, shelf):

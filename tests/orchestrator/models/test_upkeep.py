@@ -70,6 +70,13 @@ def test_bytes_that_another_model_shares_stay(shelf):
     assert shelf.store.find("sharing", "weights").path.is_file()
 
 
+def test_a_model_whose_bytes_a_pinned_one_holds_is_not_evicted_for_nothing(shelf):
+    put(shelf, "sharing", b"old".ljust(SIZE))
+    set_pin(shelf, "sharing", pinned=True)
+    assert make_room(shelf, 2 * SIZE).evicted == ("middle",)
+    assert "old" in shelf.store.models()
+
+
 def test_what_no_model_names_and_what_nobody_came_back_for_is_collected(shelf):
     (shelf.store.root / "receipts" / "old" / "weights.json").unlink()
     part = shelf.store.parts / f"{'0' * 64}.part"

@@ -73,7 +73,7 @@ def expand(pattern: str) -> Iterator[str]:
     # Text and the insides of braces take turns.
     choices = [[part] if index % 2 == 0 else _choices(part) for index, part in enumerate(parts)]
     if math.prod(len(each) for each in choices) > _NAMES:
-        raise ValueError(f"{pattern!r} stands for more than {_NAMES} names")
+        raise ValueError(f"{pattern[:100]!r} stands for more than {_NAMES} names")
     return map("".join, itertools.product(*choices))
 
 
@@ -117,6 +117,8 @@ def _tensors(value: object) -> dict[str, tuple[int | str, ...]]:
         axes = cast("list[object]", shape) if isinstance(shape, list) else [None]
         checked = tuple(_axis(axis, pattern) for axis in axes)
         found.update(dict.fromkeys(expand(pattern), checked))
+        if len(found) > _NAMES:
+            raise ValueError(f"its names stand for more than {_NAMES}")
     return found
 
 

@@ -22,6 +22,8 @@ def _size(row: kinds.ModelRow | kinds.ModelFile) -> str:
 
 
 def _installed(row: kinds.ModelRow) -> str:
+    if row.damaged:
+        return "damaged"
     if not row.places:
         return "-"
     return ", ".join(row.places) if row.installed else f"in part: {', '.join(row.places)}"
@@ -128,7 +130,9 @@ def _total(row: kinds.StoreTotal) -> list[str]:
 @text.register
 def _removed(row: kinds.Removed) -> list[str]:
     lines = [f"removed {model}" for model in row.models]
-    lines += [f"kept {model}: in use or pinned" for model in row.kept]
+    lines += [
+        f"kept {model}: in use (upx stop ends workers), pinned, or its bytes are another's too" for model in row.kept
+    ]
     return [*lines, f"{size_text(row.freed)} freed"]
 
 

@@ -27,6 +27,7 @@ class ModelRow:
     restricted: bool
     size: int
     installed: bool
+    damaged: bool
     places: tuple[str, ...]
     runs: bool
     title: str
@@ -61,6 +62,7 @@ class ModelFile:
     licence: str
     sources: tuple[str, ...]
     place: str
+    damaged: bool
     path: Path | None
     why: str
     hint: str

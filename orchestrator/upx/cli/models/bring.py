@@ -49,7 +49,8 @@ def pull(
     from upx.cli._licences import ask_for
     from upx.cli._progress import Display
     from upx.cli.models._lines import show
-    from upx.models.pulling import build_envs, pull
+    from upx.cli.models._results import Removed
+    from upx.models.pulling import build_envs, keep_below_cap, pull
 
     if not (names or bundle or manifest or every):
         raise UsageError("nothing was named", hint="name models, or --bundle default, --manifest FILE, --all")
@@ -60,6 +61,7 @@ def pull(
         ask_for([member.model for member in wanted.members], host.settings, console, accepted=accept_licence)
         failed = [error for _, error in build_envs(host.shelf, wanted.envs, offline=offline) if error is not None]
         done = pull(host.shelf, wanted, offline=offline, accept_licence=accept_licence)
+        evicted = keep_below_cap(host.shelf, done)
     for error in failed:
         console.ended(error)
     for each in done:
@@ -68,6 +70,8 @@ def pull(
             failed.append(each.error)
         if each.error is None or json:
             show(console, _pull_row(each))
+    if evicted is not None:
+        show(console, Removed(evicted.evicted, evicted.kept, evicted.freed))
     return failed[0].exit_code if failed else 0
 
 
@@ -106,7 +110,7 @@ def _select(host: Host, names: list[str], bundle: list[str], manifest: Path | No
     others = by_names(host.shelf, names) + by_bundles(host.shelf, [*bundle, *([BUNDLE_ALL] if every else [])])
     known = {member.model.name for member in wanted.members}
     more = {member.model.name: member for member in others if member.model.name not in known}
-    return Selection((*wanted.members, *more.values()), wanted.envs, wanted.pin)
+    return Selection((*wanted.members, *more.values()), wanted.envs, wanted.pins)
 
 
 def _pull_row(each: Pulled) -> PullRow:

@@ -12,6 +12,7 @@ from upx.cli._options import JsonFlag, QuietFlag, VerboseFlag
 from upx.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
+    from upx.models.shelf import Shelf
     from upx.models.upkeep import Collected
 
 ModelNames = Annotated[list[str], typer.Argument(metavar="MODEL...", help="Models, backends or aliases.")]
@@ -22,12 +23,11 @@ def rm(names: ModelNames, json: JsonFlag = False, quiet: QuietFlag = False, verb
 
     What lies in an environment's package or in the hub's own cache is not touched.
     """
-    from upx.models.selection import by_names
     from upx.models.upkeep import remove
 
     console = Console(as_json=json, quiet=quiet, verbose=verbose)
     with _host.make_host() as host:
-        wanted = [member.model.name for member in by_names(host.shelf, names)]
+        wanted = _models(host.shelf, names)
         here = [name for name in wanted if name in host.shelf.store.models()]
         done = remove(host.shelf, here)
     if not here:
@@ -87,15 +87,26 @@ def pin(
     """Never evict these models, whatever the cap; or let them go again."""
     from upx.cli.models._lines import show
     from upx.cli.models._results import Pinned
-    from upx.models.selection import by_names
     from upx.models.upkeep import set_pin
 
     with _host.make_host() as host:
-        wanted = [member.model.name for member in by_names(host.shelf, names)]
+        wanted = _models(host.shelf, names)
         for name in wanted:
             set_pin(host.shelf, name, pinned=not remove)
     show(Console(as_json=json, verbose=verbose), *(Pinned(name, pinned=not remove) for name in wanted))
     return 0
+
+
+def _models(shelf: Shelf, names: list[str]) -> list[str]:
+    """The models that are meant; one in the store may be of a backend that is gone."""
+    from upx.models.selection import by_names
+    from upx.models.upkeep import pinned
+
+    known = {*shelf.store.models(), *pinned(shelf)}
+    found: list[str] = []
+    for name in names:
+        found += [name] if name in known else [member.model.name for member in by_names(shelf, [name])]
+    return list(dict.fromkeys(found))
 
 
 def _tell(console: Console, done: Collected) -> None:

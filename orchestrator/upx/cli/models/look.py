@@ -88,7 +88,7 @@ def verify(
 
 
 def _checks(shelf: Shelf, names: list[str], manifest: Path | None) -> Iterator[Checked]:
-    from upx.models.checking import installed, verify, verify_envs
+    from upx.models.checking import installed, verify, verify_envs, verify_orphans
     from upx.models.selection import by_manifest, by_names
 
     if manifest is not None:
@@ -99,6 +99,7 @@ def _checks(shelf: Shelf, names: list[str], manifest: Path | None) -> Iterator[C
         yield from verify(shelf, by_names(shelf, names))
     if not names and manifest is None:
         yield from verify(shelf, installed(shelf))
+        yield from verify_orphans(shelf)
 
 
 def _check_row(check: Checked) -> FileCheck:
@@ -122,6 +123,7 @@ def _row(shelf: Shelf, member: Member) -> ModelRow:
         restricted=model.restricted,
         size=sum(asset.expected_size for asset in model.assets),
         installed=here,
+        damaged=any(each.damaged for each in looked),
         places=tuple(dict.fromkeys(each.place for each in looked if each.place)),
         runs=member.backend.kind == "upscaler",
         title=model.title,
@@ -160,11 +162,11 @@ def _look(shelf: Shelf, member: Member, asset: Asset) -> ModelFile:
     from upx.cli.models._results import ModelFile
     from upx.errors import WeightsError
 
-    path, place, sha256, hint = None, "", asset.sha256, ""
+    path, place, sha256, hint, damaged = None, "", asset.sha256, "", False
     try:
         found = shelf.finder(member.backend).find(member.model, asset)
     except WeightsError as error:
-        why, hint = str(error), error.hint
+        why, hint, damaged = str(error), error.hint, True
     else:
         if isinstance(found, Found):
             path, place, why, sha256 = found.path, found.place, found.why, found.sha256
@@ -180,6 +182,7 @@ def _look(shelf: Shelf, member: Member, asset: Asset) -> ModelFile:
         licence=(asset.licence or member.model.licence).name,
         sources=tuple(map(source_text, asset.sources)),
         place=place,
+        damaged=damaged,
         path=path,
         why=why,
         hint=hint,
