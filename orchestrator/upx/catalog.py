@@ -147,7 +147,8 @@ def _one_meaning(found: dict[str, BackendSpec | ManifestError]) -> dict[str, Bac
     for name, spec in found.items():
         if isinstance(spec, ManifestError):
             continue
-        words = (name, *spec.aliases, *(model.name for model in spec.models))
+        families = (alias for model in spec.models for alias in model.aliases)
+        words = (name, *spec.aliases, *(model.name for model in spec.models), *families)
         taken = next((word for word in words if word in owners), None)
         if taken is None:
             owners |= dict.fromkeys(words, spec)

@@ -76,46 +76,46 @@ def choose(request: Request, backends: Sequence[BackendSpec], *, default: str = 
     """
     wanted = [name for name in (request.backend, request.model) if name]
     reason = "asked for by name" if wanted else "the default"
-    spec, model = _lookup(wanted[0] if wanted else default, backends)
+    spec, family = _lookup(wanted[0] if wanted else default, backends)
     if request.backend and request.model:
-        spec, model = _within(spec, request.model, backends)
-    if model is None:
-        model = _default_model(spec, request.scale)
-        if request.scale is not None and model.scale != request.scale:
-            raise _no_such_scale(spec, spec.models, request.scale)
+        spec, family = _within(spec, request.model, backends)
+    model = _member(spec, family, request.scale)
+    if request.scale is not None and model.scale != request.scale:
+        raise _no_such_scale(spec, family, request.scale)
+    if len(family) > 1:
         reason += f", scale {model.scale}" if request.scale else ", its default model"
-    elif request.scale is not None and request.scale != model.scale:
-        raise _no_such_scale(spec, (model,), request.scale)
     return Route(backend=spec, model=model, passes=1, reason=reason)
 
 
-def _lookup(name: str, backends: Sequence[BackendSpec]) -> tuple[BackendSpec, ModelSpec | None]:
+def _lookup(name: str, backends: Sequence[BackendSpec]) -> tuple[BackendSpec, tuple[ModelSpec, ...]]:
+    """What a name means: a backend with all of its models, a family of them, or one."""
     for spec in backends:
         if name == spec.name or name in spec.aliases:
-            return spec, None
+            return spec, spec.models
     for spec in backends:
-        for model in spec.models:
-            if name == model.name:
-                return spec, model
+        family = tuple(model for model in spec.models if name == model.name or name in model.aliases)
+        if family:
+            return spec, family
     raise UnknownBackendError(f"no backend or model is called {name!r}", hint=_nearest(name, _names(backends)))
 
 
-def _within(spec: BackendSpec, name: str, backends: Sequence[BackendSpec]) -> tuple[BackendSpec, ModelSpec | None]:
-    """The model ``name`` of one backend; a name of another backend is said to be that."""
-    other, model = _lookup(name, backends)
+def _within(spec: BackendSpec, name: str, backends: Sequence[BackendSpec]) -> tuple[BackendSpec, tuple[ModelSpec, ...]]:
+    """The models that ``name`` means in one backend; a name of another backend is said to be that."""
+    other, family = _lookup(name, backends)
     if other.name != spec.name:
         raise UnknownBackendError(
             f"backend {spec.name} has no model {name!r}; it belongs to {other.name}",
             hint=f"upx up -b {other.name} -n {name}, or one of: {', '.join(m.name for m in spec.models)}",
         )
-    return spec, model
+    return spec, family
 
 
-def _default_model(spec: BackendSpec, scale: int | None) -> ModelSpec:
-    default = spec.model(spec.default_model)
+def _member(spec: BackendSpec, family: Sequence[ModelSpec], scale: int | None) -> ModelSpec:
+    """The family's default, or its first of that scale that asks for no licence."""
+    default = next((model for model in family if model.name == spec.default_model), family[0])
     if scale is None or default.scale == scale:
         return default
-    free = [model for model in spec.models if model.scale == scale and not model.restricted]
+    free = [model for model in family if model.scale == scale and not model.restricted]
     return free[0] if free else default
 
 
@@ -129,7 +129,9 @@ def _no_such_scale(spec: BackendSpec, models: Iterable[ModelSpec], scale: int) -
 
 
 def _names(backends: Iterable[BackendSpec]) -> list[str]:
-    return [name for spec in backends for name in (spec.name, *spec.aliases, *(model.name for model in spec.models))]
+    models = [model for spec in backends for model in spec.models]
+    own = [name for spec in backends for name in (spec.name, *spec.aliases)]
+    return [*own, *(name for model in models for name in (model.name, *model.aliases))]
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:

@@ -80,6 +80,7 @@ def test_an_installed_package_names_itself_and_is_not_imported(settings, tmp_pat
 @pytest.mark.parametrize(
     ("change", "message", "hint"),
     [
+        (("scale = 2", 'scale = 2\naliases = ["{name}-x2"]'), "is an alias of models and another name", "README"),
         (("default_model", "tilling = 3\ndefault_model"), "unknown key tilling", "did you mean tiling"),
         (("scale = 2", "scale = 0"), "models.0.scale", "README"),
         (("scale = 2", 'scale = "2"'), "models.0.scale", "README"),

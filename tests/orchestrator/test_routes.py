@@ -50,6 +50,22 @@ def test_a_scale_picks_the_member_of_the_family_that_needs_no_licence():
     assert choose(Request(scale=2), ALL).model.name == "span-x2"
 
 
+def test_a_name_of_a_family_finds_the_member_of_the_scale():
+    family = tuple(
+        dataclasses.replace(model, aliases=("athena",) if "sir" in model.name else ())
+        for model in backend("hit", [("srf-x4", 4), ("sir-x2", 2), ("sir-x4", 4)]).models
+    )
+    backends = [dataclasses.replace(HAT, name="hit", models=family, default_model="srf-x4"), SPAN]
+    assert choose(Request(backend="athena"), backends).model.name == "sir-x2"
+    assert choose(Request(backend="athena", scale=4), backends).model.name == "sir-x4"
+    assert choose(Request(backend="hit", model="athena", scale=4), backends).model.name == "sir-x4"
+    with pytest.raises(UnsupportedScaleError, match=r"sir-x2 \(x2\), sir-x4 \(x4\)"):
+        choose(Request(model="athena", scale=3), backends)
+    with pytest.raises(UnknownBackendError) as caught:
+        choose(Request(model="athene"), backends)
+    assert "did you mean athena?" in caught.value.hint
+
+
 def test_the_reason_tells_a_default_from_a_choice():
     assert "default" in choose(Request(), ALL).reason
     assert "by name" in choose(Request(backend="hat"), ALL).reason

@@ -68,6 +68,7 @@ class ModelTable(Table):
 
     name: Name
     scale: Positive
+    aliases: list[Name] = []
     title: str = ""
     kind: Literal["interpolation", "regression", "gan", "diffusion", "autoregressive", "utility"] = "regression"
     licence: LicenceTable | None = None
@@ -106,6 +107,9 @@ class Manifest(Table):
         names = [model.name for model in self.models]
         if len(set(names)) != len(names):
             raise ValueError("two models have one name")
+        words = {alias for model in self.models for alias in model.aliases}
+        if both := words & {*names, self.name, *self.aliases}:
+            raise ValueError(f"{min(both)!r} is an alias of models and another name as well")
         if self.default_model not in names:
             raise ValueError(f"default_model {self.default_model!r} is none of the models")
         for model in self.models:

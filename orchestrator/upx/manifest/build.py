@@ -41,6 +41,7 @@ def build_model(table: dict[str, Any], shared: list[dict[str, Any]], licence: di
     made: dict[str, Any] = {
         **table,
         "assets": tuple(build_asset(asset) for asset in (*table["assets"], *shared)),
+        "aliases": tuple(table["aliases"]),
         "bundles": tuple(table["bundles"]),
         "licence": Licence(**own) if own else Licence(""),
     }

@@ -36,7 +36,7 @@ def by_names(shelf: Shelf, names: Iterable[str]) -> list[Member]:
     members = shelf.members()
     found: list[Member] = []
     for name in names:
-        own = [each for each in members if each.model.name == name]
+        own = [each for each in members if name == each.model.name or name in each.model.aliases]
         family = [each for each in members if name == each.backend.name or name in each.backend.aliases]
         if not own and not family:
             # The routes know what was meant, and a manifest that cannot be used says so.

@@ -117,12 +117,14 @@ class Asset:
 class ModelSpec:
     """A trained instance: its name is unique in the world.
 
-    ``kind``: how it was trained, in the field's words. ``bundles``: the sets that it is pulled with.
+    ``kind``: how it was trained, in the field's words. ``bundles``: the sets that it is pulled with. ``aliases``: names
+    of the family that it is a member of; the scale tells the members apart.
     """
 
     name: str
     scale: int
     assets: tuple[Asset, ...] = ()
+    aliases: tuple[str, ...] = ()
     title: str = ""
     kind: str = "regression"
     licence: Licence = field(default_factory=lambda: Licence(""))

@@ -143,7 +143,7 @@ def _detail(shelf: Shelf, member: Member) -> ModelDetail:
     return ModelDetail(
         name=model.name,
         backend=member.backend.name,
-        aliases=member.backend.aliases,
+        aliases=(*model.aliases, *member.backend.aliases),
         title=model.title,
         scale=model.scale,
         trained=model.kind,
