@@ -20,7 +20,7 @@ from upx.errors import ManifestError, UnknownBackendError
 from upx.manifest import build
 from upx.manifest.reading import NoTomlError, parse_toml, read_bytes
 from upx.notes import read_note, write_note
-from upx.specs import BackendSpec, EnvSpec, ParameterSpec, SizeRequirements, TilingSpec
+from upx.specs import BackendSpec, ColourSpec, EnvSpec, ParameterSpec, SizeRequirements, TilingSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -229,6 +229,7 @@ def _spec(table: dict[str, Any], place: Place) -> BackendSpec:
         ),
         tiling=TilingSpec(**table["tiling"]),
         size=SizeRequirements(**table["size"]),
+        colour=ColourSpec(**table["colour"]) if table["colour"] else None,
         environ=table["environ"],
         devices=tuple(table["devices"]),
         precisions=tuple(table["precisions"]),

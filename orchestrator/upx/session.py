@@ -110,16 +110,20 @@ class Session:
         from upx.pipeline.job import Job
         from upx.pipeline.run import run_job
 
-        pool = self.start()
+        pool, colour = self.start(), self.route.backend.colour
+        params = with_defaults(self.route.backend, self._params, "job")
+        fix = "none" if colour is None else str(params[colour.parameter])
         return run_job(
             Job(
                 number=next(_JOBS),
                 route=self.route,
                 model_sha256=self.model_sha256,
-                params=with_defaults(self.route.backend, self._params, "job"),
+                params=params if colour is None else {**params, colour.parameter: "none"},
                 given=dict(self._params),
                 options=options,
                 memory=self._settings.state_dir / "tiles.json",
+                scratch=self._settings.cache_dir / "scratch",
+                colour_fix=fix,
             ),
             pool,
             source,

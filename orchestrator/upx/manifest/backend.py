@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+FIXES: set[Value] = {"adain", "wavelet", "none"}
+
+
 class EnvTable(Table):
     """``[env]``."""
 
@@ -49,6 +52,14 @@ class SizeTable(Table):
     multiple_of: Positive = 1
     square: bool = False
     fixed: Count = 0
+
+
+class ColourTable(Table):
+    """``[colour]``."""
+
+    parameter: str
+    adain: Literal["input", "enlarged"] = "enlarged"
+    truncate: bool = False
 
 
 class ParameterTable(Table):
@@ -97,6 +108,7 @@ class Manifest(Table):
     environ: dict[str, str] = {}
     tiling: TilingTable = TilingTable()
     size: SizeTable = SizeTable()
+    colour: ColourTable | None = None
     parameters: dict[Name, ParameterTable] = {}
     licence: LicenceTable | None = None
     assets: list[AssetTable] = []
@@ -107,6 +119,10 @@ class Manifest(Table):
         names = [model.name for model in self.models]
         if len(set(names)) != len(names):
             raise ValueError("two models have one name")
+        if self.colour is not None:
+            named = self.parameters.get(self.colour.parameter)
+            if named is None or not {"none"} <= set(named.choices) <= FIXES or named.applies != "job":
+                raise ValueError(f"colour: parameter {self.colour.parameter!r} is no choice of {sorted(FIXES)} per job")
         words = {alias for model in self.models for alias in model.aliases}
         if both := words & {*names, self.name, *self.aliases}:
             raise ValueError(f"{min(both)!r} is an alias of models and another name as well")
@@ -151,7 +167,8 @@ def parse(table: dict[str, Any], path: Path) -> dict[str, Any]:
 def keys() -> dict[str, list[str]]:
     """Every key of the manifest, by table; for documentation and its test."""
     tables: dict[str, type[Table]] = {
-        "": Manifest, "env": EnvTable, "tiling": TilingTable, "size": SizeTable, "parameters.NAME": ParameterTable,
+        "": Manifest, "env": EnvTable, "tiling": TilingTable, "size": SizeTable, "colour": ColourTable,
+        "parameters.NAME": ParameterTable,
         "models": ModelTable, "licence": LicenceTable, "models.assets": AssetTable,
         **{f"sources.{each.__name__}": each for each in SOURCES},
     }  # fmt: skip

@@ -74,7 +74,11 @@ class Pool(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a session knows of a job. ``given``: the parameters the user set; ``memory``: the file of learnt tiles."""
+    """What a session knows of a job.
+
+    ``params`` are what workers are told, ``given`` what the user set; ``colour_fix``: the method that is applied after
+    stitching, "none" for no method; ``memory``: the file of learnt tiles; ``scratch``: a folder for spooled pictures.
+    """
 
     number: int
     route: Route
@@ -83,6 +87,8 @@ class Job:
     given: Mapping[str, ParameterValue]
     options: JobOptions
     memory: Path
+    scratch: Path
+    colour_fix: str = "none"
 
 
 @dataclass

@@ -5,13 +5,13 @@ When a device runs out of memory, the batch is halved, then the tile, and the jo
 
 from __future__ import annotations
 
-import hashlib
 import queue
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -20,21 +20,24 @@ from upx.media.channels import Channels
 from upx.media.reading import open_picture
 from upx.media.sources import from_array, from_pil
 from upx.media.targets import TargetSpec, check_target, open_target
+from upx.pipeline.batches import batches, tile_seed
 from upx.pipeline.job import Stages
+from upx.pipeline.recolour import Recolour
 from upx.pipeline.sizes import Sizes
 from upx.result import JobProgress, Record, Result
 from upx.stitching import Stitcher
 from upx.tiling import pad_tile, plan_tiles, unpad
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
     from concurrent.futures import Future
 
     from upx.media.picture import Picture
     from upx.media.targets import OpenTarget, Target
-    from upx.pipeline.job import Job, Pool, Source, TileAnswer
+    from upx.pipeline.job import Array, Job, Pool, Source, TileAnswer
     from upx.specs import Capabilities, TilePlan
 
+Finish: TypeAlias = "Callable[[int, Array], None]"
 READY_TIMEOUT_S = 600.0
 # How often a job that waits for tiles looks whether it was cancelled.
 POLL_S = 0.1
@@ -171,9 +174,11 @@ class _Run:
         )
         stitcher = Stitcher(plan, scale, 3, np.dtype(channels.dtype), tiling.stitch)
         blended = tiling.stitch == "feather" and len(plan.boxes) > 1
+        out_dtype = "float32" if blended else channels.dtype
         try:
-            self._tiles(plan, channels, stitcher, sink, out_dtype="float32" if blended else channels.dtype, batch=batch)
-            stitcher.finish()
+            with self._finish(picture, channels, sink) as finish:
+                self._tiles(plan, channels, stitcher, finish, out_dtype=out_dtype, batch=batch)
+                stitcher.finish()
             with self.stages.measure("encode"):
                 return sink.close(), plan, sink.warnings
         except BaseException:
@@ -181,12 +186,31 @@ class _Run:
             sink.abort()
             raise
 
+    @contextmanager
+    def _finish(self, picture: Picture, channels: Channels, sink: OpenTarget) -> Generator[Finish]:
+        """What is done with stitched bands: written, or, for a colour fix, spooled and written at the end."""
+        colour = self.job.route.backend.colour
+        if colour is None or self.job.colour_fix == "none":
+            yield lambda top, band: self._write(top, band, channels, sink)
+            return
+        with Recolour(self.job.colour_fix, colour, picture, channels, self.job.scratch) as recolour:
+            yield recolour.take
+            for top, band in recolour.bands():
+                self._stop_if_cancelled()
+                self._write(top, band, channels, sink)
+
+    def _write(self, top: int, band: Array, channels: Channels, sink: OpenTarget) -> None:
+        with self.stages.measure("stitch"):
+            rows = channels.finish(top, band)
+        with self.stages.measure("encode"):
+            sink.write(rows)
+
     def _tiles(
-        self, plan: TilePlan, channels: Channels, stitcher: Stitcher, sink: OpenTarget, *, out_dtype: str, batch: int
+        self, plan: TilePlan, channels: Channels, stitcher: Stitcher, finish: Finish, *, out_dtype: str, batch: int
     ) -> None:
         """Keep the pool fed, and stitch and encode what comes back."""
         answers: queue.SimpleQueue[tuple[int, Future[TileAnswer]]] = queue.SimpleQueue()
-        groups = _batches(plan, batch)
+        groups = batches(plan, batch)
         total, done, flying = len(plan.boxes), 0, 0
         self.report(JobProgress("inference", 0, total))
         while done < total:
@@ -194,7 +218,7 @@ class _Run:
                 for index, future in zip(group, self._send(group, plan, channels, out_dtype), strict=True):
                     future.add_done_callback(lambda future, index=index: answers.put((index, future)))
                 flying += len(group)
-            self._take(*self._next(answers), plan, channels, stitcher, sink)
+            self._take(*self._next(answers), plan, channels, stitcher, finish)
             flying -= 1
             done += 1
             self.report(JobProgress("inference" if done < total else "encode", done, total))
@@ -206,7 +230,7 @@ class _Run:
         plan: TilePlan,
         channels: Channels,
         stitcher: Stitcher,
-        sink: OpenTarget,
+        finish: Finish,
     ) -> None:
         """Stitch one answer and encode the rows that it completes.
 
@@ -217,10 +241,7 @@ class _Run:
         with self.stages.measure("stitch"):
             bands = stitcher.add(index, unpad(answer.array, plan.boxes[index], channels.scale))
         for top, band in bands:
-            with self.stages.measure("stitch"):
-                rows = channels.finish(top, band)
-            with self.stages.measure("encode"):
-                sink.write(rows)
+            finish(top, band)
 
     def _send(
         self, group: Sequence[int], plan: TilePlan, channels: Channels, out_dtype: str
@@ -243,27 +264,6 @@ class _Run:
     def _stop_if_cancelled(self) -> None:
         if self.cancel.is_set():
             raise CancelledError("cancelled", hint="nothing was written; run it again")
-
-
-def tile_seed(seed: int, index: int) -> int:
-    """The seed of one tile: tile 0 has the job's own, tile i one that follows from (seed, i); 0 <= seed < 2**63."""
-    if index == 0:
-        return seed
-    mixed = hashlib.blake2b(f"{seed}:{index}".encode(), digest_size=8).digest()
-    return int.from_bytes(mixed, "little") >> 1
-
-
-def _batches(plan: TilePlan, size: int) -> Iterator[list[int]]:
-    """Tile indices in order, at most ``size`` of one shape together."""
-    group: list[int] = []
-    for index, box in enumerate(plan.boxes):
-        first = plan.boxes[group[0]] if group else box
-        if group and (len(group) == size or (first.height, first.width) != (box.height, box.width)):
-            yield group
-            group = []
-        group.append(index)
-    if group:
-        yield group
 
 
 def open_source(source: Source) -> Picture:

@@ -4,7 +4,7 @@ Frozen dataclasses without behaviour beyond derived properties; nothing here doe
 """
 
 from upx.specs.backends import BackendSpec, EnvSpec, ParameterKind, ParameterSpec, ParameterValue
-from upx.specs.pictures import Box, Capabilities, SizeRequirements, Stitch, TilePlan, TilingSpec
+from upx.specs.pictures import Box, Capabilities, ColourSpec, SizeRequirements, Stitch, TilePlan, TilingSpec
 from upx.specs.weights import (
     Asset,
     DriveSource,
@@ -23,6 +23,7 @@ __all__ = [
     "BackendSpec",
     "Box",
     "Capabilities",
+    "ColourSpec",
     "DriveSource",
     "EnvSpec",
     "HubSource",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from upx.specs.pictures import SizeRequirements, TilingSpec
+from upx.specs.pictures import ColourSpec, SizeRequirements, TilingSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,6 +66,8 @@ class BackendSpec:
     parameters: tuple[ParameterSpec, ...] = ()
     tiling: TilingSpec = field(default_factory=TilingSpec)
     size: SizeRequirements = field(default_factory=SizeRequirements)
+    # None: the model keeps colours by itself.
+    colour: ColourSpec | None = None
     # Environment of the worker process, on top of the allow-list.
     environ: Mapping[str, str] = field(default_factory=dict[str, str])
     devices: tuple[str, ...] = ("cpu",)

@@ -37,6 +37,20 @@ class TilingSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ColourSpec:
+    """How a result gets its picture's colours back, once, after stitching.
+
+    ``parameter``: the one whose value names the method ("adain", "wavelet" or "none"); workers are always told
+    "none". ``adain``: whether mean and spread are those of the input or of the enlarged input. ``truncate``: integers
+    are cut off instead of rounded.
+    """
+
+    parameter: str
+    adain: Literal["input", "enlarged"] = "enlarged"
+    truncate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Box:
     """A rectangle of pixels: rows ``top`` to ``bottom`` and columns ``left`` to ``right``, ends excluded."""
 

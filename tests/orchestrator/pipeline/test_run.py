@@ -14,8 +14,9 @@ from PIL import Image
 
 from upx.errors import CancelledError, ModelError, OutOfMemoryError, OutputError, PictureTooLargeError
 from upx.jobs import JobOptions
+from upx.pipeline.batches import tile_seed
 from upx.pipeline.job import Job
-from upx.pipeline.run import run_job, tile_seed
+from upx.pipeline.run import run_job
 from upx.routes import Route
 from upx.specs import BackendSpec, Capabilities, EnvSpec, ModelSpec, SizeRequirements, TilingSpec
 from upx_protocol.arrays import to_dtype, to_float
@@ -81,7 +82,7 @@ def job(tmp_path, *, options=None, batch=1, **tiling):
         batch=batch,
     )
     route = Route(spec, spec.models[0], 1, "a test")
-    return Job(7, route, "0" * 64, {}, {}, options or JobOptions(), tmp_path / "tiles.json")
+    return Job(7, route, "0" * 64, {}, {}, options or JobOptions(), tmp_path / "tiles.json", tmp_path / "scratch")
 
 
 def photo(height, width, channels=3):
