@@ -96,7 +96,9 @@ class Run:
         self._kill_at = 0
         self._reached = threading.Event()
         content = Content(case.size, seed=case.number)
-        reset = [rng.choice([1, -1]) * rng.randrange(1, max(2, case.size * 2 // 3)) for _ in range(case.drops)]
+        # A reset may swallow what was sent last: the one wrong byte has to arrive, or there is nothing to refetch.
+        ends = [1] if case.wrong > 0 else [1, -1]
+        reset = [rng.choice(ends) * rng.randrange(1, max(2, case.size * 2 // 3)) for _ in range(case.drops)]
         self.route = server.add(
             f"/{case.number}.bin", Route(content, wrong=case.wrong, drops=reset, on_piece=self._sent)
         )

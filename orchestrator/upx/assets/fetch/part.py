@@ -12,6 +12,7 @@ import shutil
 from typing import TYPE_CHECKING, Self
 
 from upx.assets.fetch.failures import FailedError
+from upx.assets.fetch.sweep import remove_part
 from upx.errors import CancelledError, FetchError, StoreFullError
 from upx.notes import read_note, write_note
 
@@ -35,6 +36,7 @@ class Part:
     """``<parts>/<key>.part``, open in a ``with``; ``name`` is for messages."""
 
     def __init__(self, parts: Path, key: str, name: str) -> None:
+        self.key = key
         self.path = parts / f"{key}.part"
         self.note_path = parts / f"{key}.part.json"
         self.name = name
@@ -128,10 +130,9 @@ class Part:
             self.require_space(total)
 
     def discard(self) -> None:
-        """Close it, and remove the file, if it was not renamed, and the note."""
+        """Close it, and remove the file, if it was not renamed, and its notes, one that a kill cut short too."""
         self.close()
-        self.path.unlink(missing_ok=True)
-        self.note_path.unlink(missing_ok=True)
+        remove_part(self.path.parent, self.key)
 
     def _cannot(self, what: str, error: OSError) -> FetchError | StoreFullError:
         if error.errno in _FULL:

@@ -28,6 +28,14 @@ def test_a_file_is_fetched_verified_and_handed_over(server: FaultServer, fetcher
     assert fetcher.said[-1].done == fetcher.said[-1].total == CONTENT.size
 
 
+def test_a_note_that_a_kill_cut_short_goes_with_its_part(server: FaultServer, fetcher: Fetcher) -> None:
+    server.add(PATH, Route(CONTENT))
+    fetcher.parts.mkdir(parents=True, exist_ok=True)
+    (fetcher.parts / f".{CONTENT.sha256}.part.json.31009-d6a71113").write_text('{"to')
+    fetcher.fetch(url_want(server.url(PATH), CONTENT))
+    assert list(fetcher.parts.iterdir()) == []
+
+
 @pytest.mark.parametrize("reset", [1, -1], ids=["closed", "reset"])
 def test_a_dropped_connection_is_continued_where_it_broke(server: FaultServer, fetcher: Fetcher, reset: int) -> None:
     route = server.add(PATH, Route(CONTENT, drops=[reset * MIB, reset * MIB]))
