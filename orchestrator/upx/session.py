@@ -163,7 +163,7 @@ class Session:
                 hint="upx backends lists what runs",
             )
         device = resolve_device(request.device, spec.devices, environ=self._settings.child_env)
-        precision = self._precision()
+        precision = self._precision(device.name)
         require_licence(model, self._settings, accept_now=request.accept_licence)
         finder = Finder(self._settings, spec, weights=request.weights)
         # Before they are found: what is being used is not evicted between the look and the load.
@@ -201,10 +201,11 @@ class Session:
             keep_alive=request.keep_alive,
         )
 
-    def _precision(self) -> str:
+    def _precision(self, device: str) -> str:
+        """What was asked for; left to us, fp32 on a CPU, where halves are slower, else the backend's first."""
         spec, wanted = self.route.backend, self._request.precision
         if wanted == "auto":
-            return spec.precisions[0]
+            return "fp32" if device == "cpu" and "fp32" in spec.precisions else spec.precisions[0]
         if wanted not in spec.precisions:
             raise UsageError(
                 f"{spec.name} does not compute in {wanted}",

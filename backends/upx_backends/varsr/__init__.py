@@ -1,1 +1,1 @@
-"""varsr: the weights of VARSR, described; nothing here runs them yet."""
+"""varsr: VARSR on torch, with upstream's pins in an environment of its own."""

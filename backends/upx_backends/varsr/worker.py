@@ -1,0 +1,142 @@
+"""VARSR on torch: RGB of 8 bits in, four times as large out; every random number comes from the tile's seed.
+
+A tile of up to 128 x 128 pixels is one run of the network. Tiles are done one by one, in batches too: a batch of
+another size would round differently, and a code that flips changes the picture.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from upx_backends.varsr.colour import FIXES
+from upx_backends.varsr.loading import load_networks
+from upx_backends.varsr.paths import MODES, SCALE, Knobs, Network, enlarge
+from upx_backends.varsr.sampling import Draws, Sampling
+from upx_protocol.errors import BadInputError, OutOfMemoryError
+from upx_protocol.upscaler import Batch, DeviceInfo, LoadRequest, LoadResult, Upscaler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from upx_protocol.messages import Scalar
+
+MODEL = "varsr"
+
+
+class Backend(Upscaler):
+    """One network at a time."""
+
+    network: Network | None = None
+
+    def device(self, wanted: str) -> DeviceInfo:
+        """The CPU, or the GPU of that number."""
+        if not wanted.startswith("cuda"):
+            return DeviceInfo(device="cpu", device_name="torch on the CPU", precisions=("fp32",))
+        place = _place(wanted)
+        free, total = torch.cuda.mem_get_info(place)
+        return DeviceInfo(str(place), torch.cuda.get_device_name(place), total, free, ("fp16", "fp32"))
+
+    def load(self, request: LoadRequest) -> LoadResult:
+        """Read both files; BadInputError for any that does not fit. "fp16" is autocast, which a CPU has none of."""
+        self.unload()
+        if request.model != MODEL:
+            raise BadInputError(f"no model {request.model!r} here: {MODEL}")
+        place = _place(request.device)
+        half = place.type == "cuda" and request.precision == "fp16"
+        if request.precision not in {"fp16", "fp32"}:
+            raise BadInputError(f"varsr computes in fp16 or fp32, not in {request.precision}")
+        if request.threads:
+            torch.set_num_threads(request.threads)
+        # As upstream has it where it computes in fp16; in fp32 every digit is meant.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = half
+        with memory_told():
+            var, vae = load_networks(request.files, place, request.progress)
+        self.network = Network(var, vae, place, half=half)
+        return LoadResult(
+            scale=SCALE,
+            device=str(place),
+            device_name=self.device(request.device).device_name,
+            precision="fp16" if half else "fp32",
+            dtypes=("uint8", "float32"),
+            rounding="truncate",
+        )
+
+    def upscale(self, batch: Batch) -> list[NDArray[Any]]:
+        """Each tile, (H, W, 3), as (4 H, 4 W, 3). Without seeds every tile has the seed 0."""
+        if self.network is None:
+            raise BadInputError("no network is loaded")
+        knobs = read_knobs(batch.params)
+        seeds = batch.seeds or (0,) * len(batch.tiles)
+        with memory_told():
+            return [
+                enlarge(self.network, _eight_bits(tile), knobs, Draws(seed, self.network.device))
+                for tile, seed in zip(batch.tiles, seeds, strict=True)
+            ]
+
+    def unload(self) -> None:
+        """Free the network."""
+        self.network = None
+        torch.cuda.empty_cache()  # nothing, where CUDA was never used
+
+
+@contextlib.contextmanager
+def memory_told() -> Iterator[None]:
+    """Torch's word for "no memory" as ours: on a CPU it is a RuntimeError like any other."""
+    try:
+        yield
+    except RuntimeError as error:
+        first = str(error).partition("\n")[0]
+        if "out of memory" not in first and "DefaultCPUAllocator" not in first:
+            raise
+        torch.cuda.empty_cache()
+        raise OutOfMemoryError(first) from error
+
+
+def read_knobs(params: Mapping[str, Scalar]) -> Knobs:
+    """A job's parameters; BadInputError names the first that is out of its range."""
+    usual, chosen = Knobs(), Sampling()
+    cfg, top_p = (_number(params, name, getattr(chosen, name)) for name in ("cfg", "top_p"))
+    top_k = _number(params, "top_k", chosen.top_k)
+    mode, fix = params.get("mode", usual.mode), params.get("colour_fix", usual.colour_fix)
+    wrong = {
+        "cfg must be 0 or more": cfg < 0,
+        "top_k must be 0 or more, and whole": top_k < 0 or top_k != int(top_k),
+        "top_p must be 0 to 1": not 0 <= top_p <= 1,
+        f"mode must be one of {', '.join(MODES)}": mode not in MODES,
+        f"colour_fix must be one of {', '.join(FIXES)}": fix not in FIXES,
+    }
+    for message, is_wrong in wrong.items():
+        if is_wrong:
+            raise BadInputError(message)
+    return Knobs(Sampling(cfg, int(top_k), top_p), str(mode), str(fix))
+
+
+def _number(params: Mapping[str, Scalar], name: str, default: float) -> float:
+    value = params.get(name, default)
+    if isinstance(value, (str, bool)) or not math.isfinite(value):
+        raise BadInputError(f"{name} must be a number, not {value!r}")
+    return value
+
+
+def _place(wanted: str) -> torch.device:
+    """The device of that name; BadInputError where there is none."""
+    kind, _, number = wanted.partition(":")
+    if kind == "cpu":
+        return torch.device("cpu")
+    if kind != "cuda" or not (number or "0").isdecimal():
+        raise BadInputError(f"varsr runs on cpu or cuda, not on {wanted}")
+    if int(number or 0) >= torch.cuda.device_count():
+        raise BadInputError(f"no {wanted} here: torch sees {torch.cuda.device_count()} GPUs")
+    return torch.device("cuda", int(number or 0))
+
+
+def _eight_bits(tile: NDArray[Any]) -> NDArray[np.uint8]:
+    """What the network was trained with: floats are rounded to the 256 levels, and clamped."""
+    return tile if tile.dtype == np.uint8 else np.rint(np.clip(tile, 0, 1) * 255).astype(np.uint8)

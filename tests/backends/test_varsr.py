@@ -1,0 +1,273 @@
+"""VARSR's worker and its files: tiles of any size, seeds, parameters, and what is refused. Weights are made up."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from upx_protocol.arrays import to_float, view
+from upx_protocol.messages import Failed, Load, Ping, TileDone, Upscale
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from conftest import Bench
+    from upx.config import Settings
+    from upx.specs import BackendSpec
+
+    Kit = Callable[..., dict[str, Any]]
+
+ROOT = Path(__file__).resolve().parents[2]
+LAYOUTS = ROOT / "backends" / "upx_backends" / "varsr" / "layouts"
+# Small enough to draw 128 pixels in milliseconds: a tile is 32 x 32 then.
+SMALL = {
+    "sides": [1, 2, 3, 4, 6, 8], "vocabulary": 128, "latent": 8, "vae_width": 8, "groups": 4, "width": 32, "depth": 3,
+    "heads": 2, "conditioner": [8, 12, 16, 24, 40], "refiner_width": 48, "refiner_depth": 2, "refiner_steps": 4,
+}  # fmt: skip
+RNG = np.random.default_rng(11)
+TILE = RNG.integers(0, 256, (32, 32, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def kit(backend_python: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Kit:
+    """``kit("parts", ...)``: what that command of varsr_kit.py gives."""
+    folder, python = tmp_path_factory.mktemp("kit"), backend_python("varsr")
+
+    def run(do: str, **request: object) -> dict[str, Any]:
+        asked, result = folder / "request.json", folder / "result.npz"
+        asked.write_text(json.dumps({"do": do, **request}))
+        # Their own code, ours beside it, and nothing of the tests' environment.
+        folders = f"{ROOT / 'protocol'}:{ROOT / 'backends'}"
+        environ = {"PATH": os.environ["PATH"], "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": folders}
+        command = [python, "-P", Path(__file__).with_name("varsr_kit.py"), asked, result]
+        done = subprocess.run(command, capture_output=True, check=False, cwd=folder, env=environ, timeout=380)
+        assert done.returncode == 0, done.stderr.decode()[-3000:]
+        with np.load(result) as found:
+            return dict(found)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def said(kit: Kit, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What loading says of every file of the kit's."""
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "config.json").write_text(json.dumps(SMALL))
+    return json.loads(str(kit("loading", folder=str(folder))["said"]))
+
+
+@pytest.fixture(scope="module")
+def spec(settings: Settings) -> BackendSpec:
+    from upx.catalog import Catalog
+
+    return Catalog(settings).backend("varsr")
+
+
+@pytest.fixture(scope="module")
+def files(kit: Kit, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("weights")
+    (folder / "config.json").write_text(json.dumps(SMALL))
+    kit("weights", folder=str(folder))
+    return {path.stem: str(path) for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def bench(
+    spec: BackendSpec, files: dict[str, str], backend_python: Callable[[str], Path], request: pytest.FixtureRequest
+) -> Iterator[Bench]:
+    running = request.getfixturevalue("running_backend")
+    with running(spec, backend_python("varsr")) as bench:
+        bench.host.load("varsr", files=files)
+        yield bench
+
+
+def upscale(bench: Bench, *tiles: np.ndarray, seeds: tuple[int, ...] = (), **params: Any) -> list[np.ndarray]:
+    """The tiles' results, with a seed each."""
+    host, number = bench.host, bench.host.number()
+    dtype = params.pop("out_dtype", "uint8")
+    request = Upscale(number, 0, host.load_id, (), out_dtype=dtype, seeds=seeds, params=params)
+    host.send(request, arrays=[np.ascontiguousarray(tile) for tile in tiles])
+    found: dict[int, np.ndarray] = {}
+    until = time.monotonic() + host.timeout
+    while len(found) < len(tiles):
+        try:
+            received = host.receive(1.0)
+        except TimeoutError:
+            assert time.monotonic() < until, host.skipped[-5:]
+            host.send(Ping(number))  # a worker gives up a host that is silent for five seconds
+            continue
+        assert not isinstance(received.message, Failed), received.message
+        if isinstance(received.message, TileDone):
+            (buffer,) = received.message.bufs
+            found[received.message.index] = view(buffer, received.buffers[0]).copy()
+    return [found[index] for index in range(len(tiles))]
+
+
+def refused(bench: Bench, **params: Any) -> str:
+    bench.host.submit([TILE], **params)
+    failed = bench.host.expect(Failed)
+    assert failed.failure == "input"
+    return failed.message
+
+
+# ---------------------------------------------------------------------------------------------- tiles
+
+
+@pytest.mark.parametrize("mode", ["auto", "512", "tiles"])
+def test_every_size_comes_back_four_times_as_large_in_every_mode(bench: Bench, mode: str) -> None:
+    for height, width in ((1, 1), (3, 50), (50, 3), (17, 16), (32, 32), (33, 40)):
+        (result,) = upscale(bench, RNG.integers(0, 256, (height, width, 3), np.uint8), mode=mode)
+        assert result.shape == (4 * height, 4 * width, 3)
+
+
+def test_a_small_tile_is_mirrored_to_a_whole_one_and_a_large_one_is_done_in_tiles(bench: Bench) -> None:
+    tile = TILE[:20, :25]
+    mirrored = np.pad(tile, ((0, 12), (0, 7), (0, 0)), mode="reflect")
+    np.testing.assert_array_equal(upscale(bench, tile)[0], upscale(bench, mirrored)[0][:80, :100])
+    large = RNG.integers(0, 256, (33, 40, 3), np.uint8)
+    np.testing.assert_array_equal(upscale(bench, large)[0], upscale(bench, large, mode="tiles")[0])
+    assert (upscale(bench, large)[0] != upscale(bench, large, mode="512")[0]).any()
+
+
+def test_one_seed_gives_one_picture_alone_again_and_in_a_batch_and_another_gives_another(bench: Bench) -> None:
+    tiles = [RNG.integers(0, 256, (30, 32, 3), np.uint8) for _ in range(3)]
+    alone = [upscale(bench, tile, seeds=(seed,))[0] for seed, tile in enumerate(tiles)]
+    again = [upscale(bench, tile, seeds=(seed,))[0] for seed, tile in enumerate(tiles)]
+    batched = upscale(bench, *tiles, seeds=(0, 1, 2))
+    for index in range(3):
+        np.testing.assert_array_equal(alone[index], again[index])
+        np.testing.assert_array_equal(alone[index], batched[index])
+    assert (upscale(bench, tiles[0], seeds=(7,))[0] != alone[0]).any()
+    np.testing.assert_array_equal(upscale(bench, tiles[0])[0], alone[0])  # none is the seed 0
+    sampled = [upscale(bench, tiles[0], seeds=(seed,), top_k=0, top_p=0.9)[0] for seed in (3, 3, 4)]
+    np.testing.assert_array_equal(sampled[0], sampled[1])
+    assert (sampled[0] != sampled[2]).any()
+
+
+@pytest.mark.parametrize("fix", ["adain", "wavelet", "none"])
+def test_integers_are_the_floats_truncated_and_a_float_tile_gives_what_its_integers_give(
+    bench: Bench, fix: str
+) -> None:
+    (levels,) = upscale(bench, TILE, colour_fix=fix)
+    (floats,) = upscale(bench, TILE, colour_fix=fix, out_dtype="float32")
+    np.testing.assert_array_equal(levels, np.floor(np.clip(floats * np.float32(255), 0, 255)))
+    np.testing.assert_array_equal(floats, upscale(bench, to_float(TILE), colour_fix=fix, out_dtype="float32")[0])
+
+
+def test_adain_gives_the_picture_the_colours_of_its_tile(bench: Bench) -> None:
+    tinted = (TILE // 4 + np.array([120, 60, 10], np.uint8)).astype(np.uint8)
+    fixed, raw = (upscale(bench, tinted, colour_fix=fix)[0].mean(axis=(0, 1)) for fix in ("adain", "none"))
+    np.testing.assert_allclose(fixed, tinted.mean(axis=(0, 1)), atol=1.5)
+    assert np.abs(raw - tinted.mean(axis=(0, 1))).max() > 10
+
+
+def test_a_parameter_out_of_its_range_is_refused_by_name_and_the_worker_serves_on(bench: Bench) -> None:
+    for name, value in (("cfg", -1.0), ("cfg", "6"), ("top_k", -1), ("top_k", 1.5), ("top_p", 1.5), ("mode", "256")):
+        assert name in refused(bench, **{name: value})
+    assert "colour_fix" in refused(bench, colour_fix="hue")
+    upscale(bench, TILE, cfg=0.0)
+
+
+def test_the_manifest_says_of_parameters_what_the_worker_takes(bench: Bench, spec: BackendSpec) -> None:
+    for parameter in spec.parameters:
+        for value in (parameter.default, *parameter.choices):
+            upscale(bench, TILE[:2, :2], **{parameter.name: value})
+        for value in (parameter.minimum, parameter.maximum):
+            if value is not None:
+                number = int(value) if parameter.kind == "int" else float(value)
+                upscale(bench, TILE[:2, :2], **{parameter.name: number})
+    usual = {each.name: each.default for each in spec.parameters}
+    np.testing.assert_array_equal(upscale(bench, TILE)[0], upscale(bench, TILE, **usual)[0])
+
+
+def test_memory_that_is_not_there_is_told_apart_from_other_errors(kit: Kit) -> None:
+    first, second = json.loads(str(kit("memory")["errors"]))
+    assert first.startswith("OutOfMemoryError: ")
+    assert "\n" not in first
+    assert second.startswith("RuntimeError: ")
+
+
+# ---------------------------------------------------------------------------------------------- files
+
+
+def test_what_a_cpu_has_no_use_for_is_not_pretended(bench: Bench, files: dict[str, str]) -> None:
+    bench.host.send(Load(bench.host.number(), "mps", "varsr", files=files, device="mps"))
+    assert "mps" in bench.host.expect(Failed).message
+    bench.host.send(Load(bench.host.number(), "bf16", "varsr", files=files, precision="bf16"))
+    assert "bf16" in bench.host.expect(Failed).message
+    loaded = bench.host.load("varsr", files=files)
+    assert (loaded.scale, loaded.device, loaded.precision) == (4, "cpu", "fp32")
+    assert (loaded.minimum, loaded.multiple_of, loaded.square, loaded.fixed) == (1, 1, False, 0)
+
+
+def test_no_weights_are_refused_as_bad_input_and_the_worker_serves_on(
+    bench: Bench, files: dict[str, str], tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(b"no weights" * 100)
+    for role in ("var", "vqvae", "config"):
+        bench.host.send(Load(bench.host.number(), f"bad {role}", "varsr", files={**files, role: str(bad)}))
+        failed = bench.host.expect(Failed)
+        assert failed.failure == "input"
+        assert "bad.safetensors" in failed.message
+    bench.host.send(Load(bench.host.number(), "none", "varsr-x9", files=files))
+    assert bench.host.expect(Failed).failure == "input"
+    bench.host.load("varsr", files=files)
+    upscale(bench, TILE)
+
+
+@pytest.mark.parametrize("form", ["trainer", "bare", "prefixes"])
+def test_weights_load_the_same_from_every_form_they_are_found_in(said: dict[str, str], form: str) -> None:
+    assert said[form] == ""
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("missing", "missing: blocks.1.attn.proj.bias is missing (1 in all)"),
+        ("unexpected", "unexpected: blocks.3.ffn.fc1.bias is none of this network's tensors"),
+        ("shape", "shape: head.bias has the shape [127] and must have [128]"),
+        ("ints", "ints: head.bias holds torch.int64, and no floats"),
+        ("swapped", "vqvae.safetensors: pos_start is missing"),
+        ("absent", "no file for 'vqvae'"),
+        ("old", "old is neither safetensors nor a zip of tensors"),
+        ("nothing", "nothing is neither safetensors nor a zip of tensors"),
+        ("cut", "cut is neither safetensors nor a zip of tensors"),
+        ("asks", "Unsupported class argparse.Namespace"),
+        ("list", "list holds a list"),
+        ("script", "script is a TorchScript archive"),
+        ("squeezed", "squeezed was compressed after torch saved it"),
+        ("config-key", "unknown key 'deep'"),
+        ("config-number", "depth must be a whole number above zero, not 0"),
+        ("config-json", "config-json cannot be read"),
+        ("config-parts", "width must be a multiple of 4 * heads"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_the_first_wrong_name(said: dict[str, str], file: str, message: str) -> None:
+    assert message in said[file]
+    assert "\n" not in said[file]
+
+
+def test_the_network_has_every_tensor_of_the_published_files_that_the_host_keeps(kit: Kit) -> None:
+    from test_layouts import expand
+
+    shapes = json.loads(str(kit("shapes")["shapes"]))
+    for role in ("var", "vqvae"):
+        layout = json.loads((LAYOUTS / f"{role}.json").read_text())
+        left = {"lvl_1L"} | {name for name in expand(f"varsr/layouts/{role}.json") if name.endswith("zero_k_bias")}
+        listed = {name: shape for name, shape in expand(f"varsr/layouts/{role}.json").items() if name not in left}
+        kept = {name: shape for name, shape in listed.items() if not matches(name, layout["ignored"])}
+        assert shapes[role] == kept
+
+
+def matches(name: str, patterns: list[str]) -> bool:
+    from fnmatch import fnmatchcase
+
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
