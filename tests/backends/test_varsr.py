@@ -271,3 +271,33 @@ def matches(name: str, patterns: list[str]) -> bool:
     from fnmatch import fnmatchcase
 
     return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def test_the_host_gives_a_tiled_picture_its_colours_back_once(
+    files: dict[str, str], settings: Settings, backend_python: Callable[[str], Path], tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    from upx.colour import adain, from_unit, statistics
+    from upx.host import Host
+    from upx.jobs import JobOptions
+    from upx.routes import Request
+
+    backend_python("varsr")
+    for role, name in (("var", "VARSR.safetensors"), ("vqvae", "VQVAE.safetensors"), ("config", "config.json")):
+        (tmp_path / name).symlink_to(files[role])
+    picture = RNG.integers(0, 128, (40, 150, 3), np.uint8)
+    results: dict[str, np.ndarray] = {}
+    with Host(settings) as host:
+        for fix in ("none", "adain"):
+            request = Request(backend="zeus", weights=tmp_path, device="cpu", workers=1, params={"colour_fix": fix})
+            with host.open(request) as session:
+                done = session.run(picture, None, JobOptions(seed=3))
+                results[fix] = done.output
+                assert done.record.tiles > 1
+                assert done.record.seed == 3
+                assert done.record.licence == "MIT"
+    assert results["none"].shape == (160, 600, 3)
+    enlarged = np.asarray(Image.fromarray(picture).resize((600, 160), Image.Resampling.BICUBIC))
+    fixed = adain(results["none"], statistics([results["none"]]), statistics([enlarged]))
+    np.testing.assert_array_equal(results["adain"], from_unit(fixed, np.dtype(np.uint8), truncate=True))
