@@ -19,6 +19,7 @@ PARTS = {
     "runs": "first and second run of the command",
     "memory": "host memory at 1, 9 and 25 megapixels",
     "pull": "fetching against curl, tee and sha256sum",
+    "hitsr": "HiT-SR on one thread, against a matrix product",
     "isolation": "against a bare loop in one process",
 }
 

@@ -1,1 +1,1 @@
-"""hitsr: the weights of HiT-SR, described; nothing here runs them yet."""
+"""hitsr: HiT-SIR, HiT-SNG and HiT-SRF in torch."""
