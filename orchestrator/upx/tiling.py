@@ -40,19 +40,21 @@ def plan_tiles(
     """Cut a picture of ``height`` x ``width`` into tiles of at most ``tile`` pixels a side; None: one tile, all of it.
 
     All tiles have one shape, the last row and column move inward; with ``align`` > 1 they start at its multiples
-    instead and the last may be smaller. ``shrink`` makes tiles as small as their number allows (an automatic tile).
+    instead and the last may be smaller, unless they are too small to keep a multiple between their overlaps: then the
+    plan's ``align`` is 1. ``shrink`` makes tiles as small as their number allows (an automatic tile).
     ParameterError: the tile leaves nothing between its overlaps, or a fixed-size network should take it all.
     """
     if height < 1 or width < 1 or overlap < 0:
         raise ParameterError(f"cannot cut {width} x {height} pixels with an overlap of {overlap}")
     longest = max(height, width)
     limit = _limit(longest, tile=tile, size=size)
-    least = smallest_tile(overlap=overlap, size=size, align=align, minimum_tile=minimum_tile)
+    least = smallest_tile(overlap=overlap, size=size, minimum_tile=minimum_tile)
     if limit < min(longest, least):
         raise ParameterError(
             f"a tile of {tile or limit} pixels is too small with an overlap of {overlap}",
             hint=f"use --tile {least} or more, or a smaller --overlap",
         )
+    align = align if limit - 2 * overlap >= align else 1
     sides = [min(limit, height), min(limit, width)]
     if shrink and align == 1 and not size.fixed:
         sides = [_shrunk(length, limit, overlap, size, minimum_tile) for length in (height, width)]
@@ -71,17 +73,18 @@ def plan_tiles(
         padded_width=padded_width,
         rows=len(vertical),
         columns=len(horizontal),
+        align=align,
         boxes=_grid(vertical, horizontal),
         cores=_grid(_cores(vertical), _cores(horizontal)),
         size=size,
     )
 
 
-def smallest_tile(*, overlap: int, size: SizeRequirements, align: int = 1, minimum_tile: int = 32) -> int:
+def smallest_tile(*, overlap: int, size: SizeRequirements, minimum_tile: int = 32) -> int:
     """The least ``tile`` that ``plan_tiles`` accepts for a picture larger than it: the floor when memory runs out."""
     if size.fixed:
-        return max(size.fixed, 2 * overlap + max(align, 1))
-    least = max(minimum_tile, size.minimum, 2 * overlap + max(_LEAST_CORE, align))
+        return max(size.fixed, 2 * overlap + 1)
+    least = max(minimum_tile, size.minimum, 2 * overlap + _LEAST_CORE)
     return _round_up(least, size.multiple_of)
 
 

@@ -20,7 +20,7 @@ from upx.media.channels import Channels
 from upx.media.reading import open_picture
 from upx.media.sources import from_array, from_pil
 from upx.media.targets import TargetSpec, check_target, open_target
-from upx.pipeline.batches import batches, tile_seed
+from upx.pipeline.batches import batches, cutting_notes, tile_seed
 from upx.pipeline.job import Stages
 from upx.pipeline.recolour import Recolour
 from upx.pipeline.sizes import Sizes
@@ -180,7 +180,7 @@ class _Run:
                 self._tiles(plan, channels, stitcher, finish, out_dtype=out_dtype, batch=batch)
                 stitcher.finish()
             with self.stages.measure("encode"):
-                return sink.close(), plan, sink.warnings
+                return sink.close(), plan, (*sink.warnings, *cutting_notes(plan, tiling.align))
         except BaseException:
             self.pool.cancel(self.job.number)
             sink.abort()

@@ -39,9 +39,7 @@ class Sizes:
         """The next thing to try; OutOfMemoryError naming both when nothing is left."""
         spec, options = self._job.route.backend, self._job.options
         overlap = spec.tiling.overlap if options.overlap is None else options.overlap
-        floor = smallest_tile(
-            overlap=overlap, size=capabilities.size, align=spec.tiling.align, minimum_tile=spec.tiling.minimum_tile
-        )
+        floor = smallest_tile(overlap=overlap, size=capabilities.size, minimum_tile=spec.tiling.minimum_tile)
         self._shrunk = True
         tile = min(self._tile or self._longest, self._longest)
         if self._batch > 1:

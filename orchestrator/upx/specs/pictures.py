@@ -93,6 +93,8 @@ class TilePlan:
     padded_width: int
     rows: int
     columns: int
+    # What tiles start at multiples of: 1 where they are too small for what the model asks for.
+    align: int
     boxes: tuple[Box, ...]
     cores: tuple[Box, ...]
     size: SizeRequirements

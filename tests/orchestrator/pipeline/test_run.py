@@ -224,3 +224,11 @@ def test_a_result_that_does_not_fit_into_memory_is_too_large(tmp_path):
     with pytest.raises(PictureTooLargeError, match="8000000 x 8000000 pixels do not fit") as caught:
         run_job(job(tmp_path, options=JobOptions(tile=None)), Pool(), endless, None)
     assert "PNG" in caught.value.hint
+
+
+@pytest.mark.parametrize(("tile", "said"), [(64, 1), (112, 0), (400, 0)])
+def test_tiles_that_cannot_be_aligned_are_said(tmp_path, tile, said):
+    picture = photo(150, 300)
+    result = run_job(job(tmp_path, options=JobOptions(tile=tile), align=96), Pool(), picture, None)
+    np.testing.assert_array_equal(result.output, picture.repeat(2, 0).repeat(2, 1))
+    assert len([word for word in result.record.warnings if "less than 112 pixels cannot start" in word]) == said
