@@ -1,1 +1,1 @@
-"""tsdsr: the weights of TSD-SR and of the base they need, described; nothing here runs them yet."""
+"""tsdsr: TSD-SR, one distilled step of Stable Diffusion 3, in torch and diffusers."""

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 Finish: TypeAlias = "Callable[[int, Array], None]"
 READY_TIMEOUT_S = 600.0
+# What a job without a seed draws from, so that it can be repeated as well.
+DEFAULT_SEED = 0
 # How often a job that waits for tiles looks whether it was cancelled.
 POLL_S = 0.1
 
@@ -249,7 +251,8 @@ class _Run:
         with self.stages.measure("tile"):
             tiles = [np.ascontiguousarray(pad_tile(channels.tile(plan.boxes[index]), plan)) for index in group]
         seed = self.job.options.seed
-        seeds = () if seed is None else [tile_seed(seed, index) for index in group]
+        # Always one each: tiles that all drew the same noise would show it as a pattern.
+        seeds = [tile_seed(DEFAULT_SEED if seed is None else seed, index) for index in group]
         return self.pool.submit(tiles, out_dtype=out_dtype, seeds=seeds, params=self.job.params, job=self.job.number)
 
     def _next(self, answers: queue.SimpleQueue[tuple[int, Future[TileAnswer]]]) -> tuple[int, Future[TileAnswer]]:

@@ -161,6 +161,14 @@ def test_seeds_follow_from_the_job_and_the_tile_alone(tmp_path):
     assert len(set(pool.seeds)) == len(pool.seeds) > 1
 
 
+def test_without_a_seed_every_tile_has_one_of_its_own_and_always_the_same(tmp_path):
+    pools = [Pool(), Pool()]
+    for pool in pools:
+        run_job(job(tmp_path), pool, photo(150, 131), None)
+    assert pools[0].seeds == pools[1].seeds
+    assert len(set(pools[0].seeds)) == len(pools[0].seeds) > 1
+
+
 def test_a_failed_tile_leaves_nothing_at_the_target_and_the_old_file_as_it_was(tmp_path):
     target = tmp_path / "out.png"
     target.write_bytes(b"old")
