@@ -35,7 +35,7 @@ def setup(
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
 ) -> int:
-    """Build or mend the environments of backends.
+    """Build or mend the environments of backends, and say which weights are still missing.
 
     What is whole already stays as it is. A backend that fails does not stop the others.
     """
@@ -48,6 +48,7 @@ def setup(
         for name in dict.fromkeys(backends):
             try:
                 console.results(_set_up(host, console, name, flavour=flavour, repair=repair, offline=offline))
+                _tell_missing(host, console, name)
             except UpxError as error:
                 console.ended(error)
                 failed.append(error)
@@ -67,6 +68,20 @@ def _set_up(host: Host, console: Console, name: str, *, flavour: str, repair: bo
         venv = host.setup(name, flavour=flavour, offline=offline)
     seconds = round(time.monotonic() - began, 3)
     return EnvReady(name, venv.folder, venv.flavour, venv.fingerprint, seconds, mended, venv.versions)
+
+
+def _tell_missing(host: Host, console: Console, name: str) -> None:
+    """Which weights the model still lacks, and how each is brought: an environment alone enlarges nothing."""
+    from upx.assets.find import Missing
+    from upx.assets.obtain import Need, ways
+    from upx.routes import Request, choose
+
+    route = choose(Request(backend=name), host.catalog.backends())
+    finder = host.shelf.finder(route.backend)
+    for found in finder.find_all(route.model) if route.backend.kind == "upscaler" else ():
+        if isinstance(found, Missing):
+            console.note(f"upx: {route.model.name} still lacks {found.asset.file}")
+            console.note(f"  → {ways(Need(route.backend, route.model, found.asset))}")
 
 
 def _tell_rest(console: Console, done: Repair) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from fault_server import Content, FaultServer, Route
@@ -230,6 +232,21 @@ def test_a_file_that_only_a_person_can_get_is_told_with_the_command_to_import_it
     assert code == 5
     assert "the author's page" in err
     assert "upx models import FILE --as mine-x2:weights" in err
+
+
+def test_setup_says_which_weights_are_missing_and_how_to_bring_them(upx, home, server):
+    shared = home / "data"
+    add_backend(home, asset_text(None, MANUAL), asset_text(BIG, url(server.url("/big")), role="net"), name="lacking")
+    lock = Path(__file__).resolve().parents[3] / "envs" / "nearest.lock"
+    shutil.copy(lock, shared / "backends" / "lacking" / "env.lock")
+    code, out, err = upx("setup", "lacking")
+    assert code == 0
+    assert out.startswith("lacking is ready")
+    assert "upx: lacking-x2 still lacks weights.bin\n  → get it from the author's page" in err
+    assert "upx: lacking-x2 still lacks net.bin\n  → upx models pull lacking-x2" in err
+    assert upx("models", "pull", "lacking")[0] == 5
+    _, _, err = upx("setup", "lacking")
+    assert "net.bin" not in err
 
 
 def test_backends_that_only_keep_weights_say_so_and_run_nothing(upx, home, tmp_path):
