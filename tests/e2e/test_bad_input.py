@@ -58,7 +58,7 @@ def home(upx_env, tmp_path_factory) -> dict[str, str]:
         (shared / name).mkdir(parents=True, exist_ok=True)
         (own / "data").mkdir(exist_ok=True)
         (own / "data" / name).symlink_to(shared / name, target_is_directory=True)
-    for name, more in (("mine", "colour = 1"), ("span", "")):
+    for name, more in (("mine", "zzz = 1"), ("span", "")):
         folder = own / "data" / "backends" / name
         folder.mkdir(parents=True)
         (folder / "backend.toml").write_text(
@@ -143,7 +143,7 @@ CASES = [
     Case("up good.png -b nearst", 2, "no backend or model is called 'nearst'", "did you mean nearest?"),
     Case("up good.png -n nearest-x9", 2, "no backend or model is called 'nearest-x9'", "did you mean nearest-x"),
     Case("up good.png -n nearest-x4 -s 3", 2, "no scale 3", "2, 3, 4"),
-    Case("up good.png -b mine", 2, "unknown key colour", "remove it"),
+    Case("up good.png -b mine", 2, "unknown key zzz", "remove it"),
     Case("up good.png", 2, "two backends are called 'span'", "rename or remove"),
     Case("up good.png -n span-x4", 2, "no backend or model is called 'span-x4'", "span"),
     Case(f"up good.png {NEAREST} -t 1", 2, "a tile of 1 pixels is too small", "--tile"),

@@ -119,11 +119,12 @@ class OutputFile:
     def _place_free(self, temporary: Path) -> None:
         """Give it the first name that nobody took: NAME, NAME_2, NAME_3."""
         target, real = self.target, self._real
-        for number in itertools.count(2):
+        stem, first = _series(target)
+        for number in itertools.count(first):
             try:
                 _place_new(temporary, self._real)
             except FileExistsError:
-                name = f"{target.stem}_{number}{target.suffix}"
+                name = f"{stem}_{number}{target.suffix}"
                 self.target, self._real = target.with_name(name), real.with_name(name)
             else:
                 return
@@ -226,6 +227,14 @@ def _place_new(temporary: Path, target: Path) -> None:
         temporary.replace(target)
     else:
         temporary.unlink()
+
+
+def _series(target: Path) -> tuple[str, int]:
+    """The stem to number and the first number: NAME_2 beside a NAME is one of a series, so NAME_3 follows."""
+    stem, _, number = target.stem.rpartition("_")
+    if stem and number.isascii() and number.isdigit() and target.with_name(stem + target.suffix).exists():
+        return stem, int(number) + 1
+    return target.stem, 2
 
 
 def _sync_folder(folder: Path) -> None:

@@ -231,3 +231,13 @@ def test_without_files_without_a_name_there_is_a_hidden_one_beside(tmp_path, mon
     with OutputFile(tmp_path / "b.png") as file:
         file.write(b"half")
     assert names(tmp_path) == ["a.png"]
+
+
+@pytest.mark.parametrize(("there", "placed"), [(["r.png", "r_2.png"], "r_3.png"), (["r_2.png"], "r_2_2.png")])
+def test_a_rename_goes_on_with_the_series_it_is_part_of(tmp_path, there, placed):
+    for name in there:
+        (tmp_path / name).write_bytes(b"old")
+    with OutputFile(tmp_path / "r_2.png") as file:
+        file.write(b"new")
+        assert file.commit(on_exists="rename") == tmp_path / placed
+    assert names(tmp_path) == sorted([*there, placed])
