@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from tsdsr_files import FILES
 
 from upx_protocol.arrays import to_float, view
 from upx_protocol.messages import Failed, Load, Loaded, Ping, TileDone, Upscale
@@ -29,16 +30,6 @@ if TYPE_CHECKING:
     Tile = NDArray[Any]
 
 pytestmark = [pytest.mark.shared, pytest.mark.shared_workers]
-FILES = {
-    "base-transformer": "sd3_tiny/transformer/diffusion_pytorch_model.safetensors",
-    "base-transformer-config": "sd3_tiny/transformer/config.json",
-    "base-vae": "sd3_tiny/vae/diffusion_pytorch_model.safetensors",
-    "base-vae-config": "sd3_tiny/vae/config.json",
-    "transformer-lora": "lora/transformer.safetensors",
-    "vae-lora": "lora/vae.safetensors",
-    "prompt-embeds": "embeds/prompt_embeds.pt",
-    "pool-embeds": "embeds/pool_embeds.pt",
-}
 FIXES = {"nofix": "none", "wavelet": "wavelet", "adain": "adain"}
 CASES = {
     "default_67x45": ("nofix", "wavelet", "adain"),

@@ -39,7 +39,10 @@ def measured(
 
     folder = tmp_path_factory.mktemp("kit")
     # Their own code, ours beside it, and nothing of the tests' environment.
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT / 'protocol'}:{ROOT / 'backends'}"}
+    environ = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": f"{ROOT / 'protocol'}:{ROOT / 'backends'}:{Path(__file__).parent}",
+    }
     environ |= Catalog(settings).backend("tsdsr").environ
     command = [
         backend_python("tsdsr"), "-P", Path(__file__).with_name("tsdsr_kit.py"), ",".join(COMMANDS), golden, folder,

@@ -21,6 +21,7 @@ import torch  # noqa: E402
 from diffusers import AutoencoderKL, SD3Transformer2DModel  # noqa: E402
 from diffusers.models.embeddings import get_2d_sincos_pos_embed  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
+from tsdsr_files import FILES  # noqa: E402
 
 from upx_backends.tsdsr import colour, files, lora, model, sizes, tiles  # noqa: E402
 from upx_backends.tsdsr.loading import load_parts  # noqa: E402
@@ -34,16 +35,6 @@ GOLDEN, FOLDER = Path(sys.argv[2]), Path(sys.argv[3])
 CASES = json.loads((GOLDEN / "cases.json").read_text())
 # Enough to see every wrong variant; all of them are compared over the wire.
 SEEING = (("plain_37x29", "nofix"), ("plain_37x29", "adain"), ("upsized_17x13", "wavelet"), ("tiled_53x41", "nofix"))
-FILES = {
-    "base-transformer": "sd3_tiny/transformer/diffusion_pytorch_model.safetensors",
-    "base-transformer-config": "sd3_tiny/transformer/config.json",
-    "base-vae": "sd3_tiny/vae/diffusion_pytorch_model.safetensors",
-    "base-vae-config": "sd3_tiny/vae/config.json",
-    "transformer-lora": "lora/transformer.safetensors",
-    "vae-lora": "lora/vae.safetensors",
-    "prompt-embeds": "embeds/prompt_embeds.pt",
-    "pool-embeds": "embeds/pool_embeds.pt",
-}
 
 
 def golden_files() -> dict[str, str]:
