@@ -73,10 +73,16 @@ class FakeHost:
         self.send_raw(encode(message, session=self.session if session is None else session, arrays=arrays))
 
     def send_raw(self, parts: Sequence[Bytes]) -> None:
-        """Send any parts; TimeoutError when the worker's queue stays full."""
-        if not self.socket.poll(int(self.timeout * 1000), zmq.POLLOUT):
-            raise TimeoutError("the worker takes nothing")
-        self.socket.send_multipart(list(parts), zmq.NOBLOCK)
+        """Send any parts; TimeoutError when the worker's queue stays full, or the worker does not let us in."""
+        until = time.monotonic() + self.timeout
+        while self.socket.poll(max(0, int((until - time.monotonic()) * 1000)), zmq.POLLOUT):
+            try:
+                self.socket.send_multipart(list(parts), zmq.NOBLOCK)
+            except zmq.Again:
+                # A refused handshake takes the queue away, which may fall between the question and the sending.
+                continue
+            return
+        raise TimeoutError("the worker takes nothing")
 
     def receive(self, timeout: Optional[float] = None) -> Received:
         """The next message, whatever it is."""
