@@ -62,6 +62,11 @@ class Route:
     passes: int
     reason: str
 
+    @property
+    def align(self) -> int:
+        """What tiles should start at multiples of, in input pixels; 1 for anywhere."""
+        return self.model.align or self.backend.tiling.align
+
 
 def _is_time(value: object) -> bool:
     """Whether it is a number of seconds that a clock can count."""

@@ -289,10 +289,11 @@ def test_the_host_gives_a_tiled_picture_its_colours_back_once(
     picture = RNG.integers(0, 128, (40, 150, 3), np.uint8)
     results: dict[str, np.ndarray] = {}
     with Host(settings) as host:
-        for fix in ("none", "adain"):
+        # In floats what was blended comes back as it is; with a fix it is rounded once, after it.
+        for fix, given in (("none", picture / np.float32(255)), ("adain", picture)):
             request = Request(backend="zeus", weights=tmp_path, device="cpu", workers=1, params={"colour_fix": fix})
             with host.open(request) as session:
-                done = session.run(picture, None, JobOptions(seed=3))
+                done = session.run(given, None, JobOptions(seed=3))
                 results[fix] = done.output
                 assert done.record.tiles > 1
                 assert done.record.seed == 3
@@ -300,4 +301,6 @@ def test_the_host_gives_a_tiled_picture_its_colours_back_once(
     assert results["none"].shape == (160, 600, 3)
     enlarged = np.asarray(Image.fromarray(picture).resize((600, 160), Image.Resampling.BICUBIC))
     fixed = adain(results["none"], statistics([results["none"]]), statistics([enlarged]))
-    np.testing.assert_array_equal(results["adain"], from_unit(fixed, np.dtype(np.uint8), truncate=True))
+    off = results["adain"].astype(int) - from_unit(fixed, np.dtype(np.uint8), truncate=True)
+    assert np.abs(off).max() <= 1  # a float may lie a hair to either side of a level
+    assert (off != 0).mean() < 0.001

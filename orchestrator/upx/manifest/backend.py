@@ -81,6 +81,7 @@ class ModelTable(Table):
     scale: Positive
     aliases: list[Name] = []
     title: str = ""
+    align: Count = 0
     kind: Literal["interpolation", "regression", "gan", "diffusion", "autoregressive", "utility"] = "regression"
     licence: LicenceTable | None = None
     bundles: list[Name] = []

@@ -33,10 +33,21 @@ ROWS = 128
 
 
 class Recolour:
-    """One picture's fix; ``method`` is "adain" or "wavelet". Use it in a ``with`` block."""
+    """One picture's fix; ``method`` is "adain" or "wavelet". Use it in a ``with`` block.
 
-    def __init__(self, method: str, spec: ColourSpec, picture: Picture, channels: Channels, folder: Path) -> None:
-        self._method, self._spec = method, spec
+    ``stitched``: the dtype of the bands that come, uint8 or float32; they leave in the one of ``channels``.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        spec: ColourSpec,
+        picture: Picture,
+        channels: Channels,
+        folder: Path,
+        stitched: np.dtype[Any],
+    ) -> None:
+        self._method, self._spec, self._stitched = method, spec, stitched
         self._picture, self._channels, self._folder = picture, channels, folder
         self._height, self._width = picture.height * channels.scale, picture.width * channels.scale
         self._dtype = np.dtype(channels.dtype)
@@ -65,7 +76,7 @@ class Recolour:
             raise _no_room(error, self._folder) from error
 
     def bands(self) -> Iterator[tuple[int, Array]]:
-        """The fixed rows, from the first on, in the dtype that came."""
+        """The fixed rows, from the first on, rounded where the picture has integers."""
         fixed = self._adain() if self._method == "adain" else self._wavelet()
         for top, values in fixed:
             yield top, from_unit(values, self._dtype, truncate=self._spec.truncate)
@@ -102,11 +113,11 @@ class Recolour:
     def _rows(self, top: int, end: int) -> Array:
         self._spool.seek(top * self._row_bytes)
         content = self._spool.read((end - top) * self._row_bytes)
-        return np.frombuffer(content, self._dtype).reshape(end - top, self._width, 3)
+        return np.frombuffer(content, self._stitched).reshape(end - top, self._width, 3)
 
     @property
     def _row_bytes(self) -> int:
-        return self._width * 3 * self._dtype.itemsize
+        return self._width * 3 * self._stitched.itemsize
 
 
 class Enlarged:

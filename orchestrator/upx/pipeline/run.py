@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from upx.media.picture import Picture
     from upx.media.targets import OpenTarget, Target
     from upx.pipeline.job import Array, Job, Pool, Source, TileAnswer
-    from upx.specs import Capabilities, TilePlan
+    from upx.specs import Capabilities, ColourSpec, TilePlan
 
 Finish: TypeAlias = "Callable[[int, Array], None]"
 READY_TIMEOUT_S = 600.0
@@ -163,7 +163,7 @@ class _Run:
             tile=tile,
             overlap=tiling.overlap if options.overlap is None else options.overlap,
             size=capabilities.size,
-            align=tiling.align,
+            align=self.job.route.align,
             minimum_tile=tiling.minimum_tile,
             shrink=not options.tile,
         )
@@ -174,32 +174,41 @@ class _Run:
             picture,
             form="array" if isinstance(source, np.ndarray) else "pillow",
         )
-        stitcher = Stitcher(plan, scale, 3, np.dtype(channels.dtype), tiling.stitch)
         blended = tiling.stitch == "feather" and len(plan.boxes) > 1
         out_dtype = "float32" if blended else channels.dtype
+        # What is blended and then gets its colours back is rounded once, after both.
+        stitched = np.dtype(out_dtype if self._colour_fix else channels.dtype)
+        stitcher = Stitcher(plan, scale, 3, stitched, tiling.stitch)
         try:
-            with self._finish(picture, channels, sink) as finish:
+            with self._finish(picture, channels, sink, stitched) as finish:
                 self._tiles(plan, channels, stitcher, finish, out_dtype=out_dtype, batch=batch)
                 stitcher.finish()
             with self.stages.measure("encode"):
-                return sink.close(), plan, (*sink.warnings, *cutting_notes(plan, tiling.align))
+                return sink.close(), plan, (*sink.warnings, *cutting_notes(plan, self.job.route.align))
         except BaseException:
             self.pool.cancel(self.job.number)
             sink.abort()
             raise
 
     @contextmanager
-    def _finish(self, picture: Picture, channels: Channels, sink: OpenTarget) -> Generator[Finish]:
+    def _finish(
+        self, picture: Picture, channels: Channels, sink: OpenTarget, stitched: np.dtype[Any]
+    ) -> Generator[Finish]:
         """What is done with stitched bands: written, or, for a colour fix, spooled and written at the end."""
-        colour = self.job.route.backend.colour
-        if colour is None or self.job.colour_fix == "none":
+        colour = self._colour_fix
+        if colour is None:
             yield lambda top, band: self._write(top, band, channels, sink)
             return
-        with Recolour(self.job.colour_fix, colour, picture, channels, self.job.scratch) as recolour:
+        with Recolour(self.job.colour_fix, colour, picture, channels, self.job.scratch, stitched) as recolour:
             yield recolour.take
             for top, band in recolour.bands():
                 self._stop_if_cancelled()
                 self._write(top, band, channels, sink)
+
+    @property
+    def _colour_fix(self) -> ColourSpec | None:
+        """How the picture gets its colours back; None where it keeps its own."""
+        return None if self.job.colour_fix == "none" else self.job.route.backend.colour
 
     def _write(self, top: int, band: Array, channels: Channels, sink: OpenTarget) -> None:
         with self.stages.measure("stitch"):

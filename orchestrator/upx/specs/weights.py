@@ -118,7 +118,8 @@ class ModelSpec:
     """A trained instance: its name is unique in the world.
 
     ``kind``: how it was trained, in the field's words. ``bundles``: the sets that it is pulled with. ``aliases``: names
-    of the family that it is a member of; the scale tells the members apart.
+    of the family that it is a member of; the scale tells the members apart. ``align``: what its tiles start at
+    multiples of; 0: as its backend says.
     """
 
     name: str
@@ -126,6 +127,7 @@ class ModelSpec:
     assets: tuple[Asset, ...] = ()
     aliases: tuple[str, ...] = ()
     title: str = ""
+    align: int = 0
     kind: str = "regression"
     licence: Licence = field(default_factory=lambda: Licence(""))
     bundles: tuple[str, ...] = ()

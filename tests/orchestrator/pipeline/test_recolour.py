@@ -61,6 +61,27 @@ def test_mean_and_spread_may_be_the_input_s(tmp_path):
     np.testing.assert_array_equal(result.output, expected("adain", picture, picture))
 
 
+def test_what_is_blended_is_rounded_once_after_the_fix(tmp_path):
+    picture, sent = photo(90, 70), []
+
+    class Finer(Darker):
+        """Answers in floats between the levels."""
+
+        def _answer(self, tile, out_dtype, batch):
+            sent.append(out_dtype)
+            return super()._answer(tile / np.float32(255) + np.float32(0.8 / 255), out_dtype, batch)
+
+    spec = ColourSpec("colour_fix", truncate=True)
+    made = recoloured(tmp_path, "adain", spec=spec, stitch="feather")
+    result = run_job(made, Finer(), picture, None)
+    darker = ((picture / np.float32(255) + np.float32(0.8 / 255)) / 2).repeat(2, 0).repeat(2, 1)
+    wanted = adain(darker, statistics([darker]), statistics([enlarged(picture)]))
+    off = result.output.astype(int) - from_unit(wanted, UINT8, truncate=True)
+    assert set(sent) == {"float32"}
+    assert np.abs(off).max() <= 1  # a blended float may lie a hair below a whole level
+    assert (off != 0).mean() < 0.001
+
+
 def test_none_fixes_nothing_and_spools_nothing(tmp_path):
     picture = photo(60, 40)
     result = run_job(recoloured(tmp_path, "none"), Darker(), picture, None)

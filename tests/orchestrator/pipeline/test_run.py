@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from concurrent.futures import Future
@@ -240,3 +241,11 @@ def test_tiles_that_cannot_be_aligned_are_said(tmp_path, tile, said):
     result = run_job(job(tmp_path, options=JobOptions(tile=tile), align=96), Pool(), picture, None)
     np.testing.assert_array_equal(result.output, picture.repeat(2, 0).repeat(2, 1))
     assert len([word for word in result.record.warnings if "less than 112 pixels cannot start" in word]) == said
+
+
+@pytest.mark.parametrize(("own", "said"), [(0, 1), (48, 0)])
+def test_a_model_s_own_alignment_comes_before_its_backend_s(tmp_path, own, said):
+    made = job(tmp_path, options=JobOptions(tile=64), align=96)
+    route = dataclasses.replace(made.route, model=dataclasses.replace(made.route.model, align=own))
+    result = run_job(dataclasses.replace(made, route=route), Pool(), photo(150, 300), None)
+    assert len(result.record.warnings) == said
