@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from upx_protocol.arrays import to_float, view
-from upx_protocol.messages import Failed, Load, Ping, TileDone, Upscale
+from upx_protocol.messages import Failed, Load, Loaded, Ping, TileDone, Upscale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -194,14 +194,40 @@ def test_memory_that_is_not_there_is_told_apart_from_other_errors(kit: Kit) -> N
     assert second.startswith("RuntimeError: ")
 
 
+def test_bf16_stays_near_fp32_until_a_code_flips(kit: Kit, files: dict[str, str]) -> None:
+    found = kit("halves", files=files)
+    whole, half = found["logits"]
+    assert 0 < np.abs(half - whole).max() < 0.1 * whole.std()
+    whole, half = found["pictures"]
+    assert 0 < np.abs(half - whole).max() < 0.05
+    assert found["latents"].dtype == np.float32
+    assert np.isfinite(found["latents"]).all()
+
+
+def test_bf16_is_served_and_gives_one_picture_for_one_seed(bench: Bench, files: dict[str, str]) -> None:
+    host = bench.host
+    host.send(Load(host.number(), "half", "varsr", files=files, precision="bf16"))
+    loaded = host.expect(Loaded)
+    assert loaded.precision == "bf16"
+    whole, host.load_id = host.load_id, loaded.load_id
+    for mode in ("auto", "tiles"):
+        first, second = (upscale(bench, TILE, seeds=(5,), mode=mode)[0] for _ in range(2))
+        np.testing.assert_array_equal(first, second)
+        assert first.std() > 1
+    host.load_id = whole
+    bench.host.load("varsr", files=files)
+
+
 # ---------------------------------------------------------------------------------------------- files
 
 
 def test_what_a_cpu_has_no_use_for_is_not_pretended(bench: Bench, files: dict[str, str]) -> None:
     bench.host.send(Load(bench.host.number(), "mps", "varsr", files=files, device="mps"))
     assert "mps" in bench.host.expect(Failed).message
-    bench.host.send(Load(bench.host.number(), "bf16", "varsr", files=files, precision="bf16"))
-    assert "bf16" in bench.host.expect(Failed).message
+    bench.host.send(Load(bench.host.number(), "fp8", "varsr", files=files, precision="fp8"))
+    assert "fp32, fp16, bf16, not in 'fp8'" in bench.host.expect(Failed).message
+    bench.host.send(Load(bench.host.number(), "fp16", "varsr", files=files, precision="fp16"))
+    assert bench.host.expect(Loaded).precision == "fp32"
     loaded = bench.host.load("varsr", files=files)
     assert (loaded.scale, loaded.device, loaded.precision) == (4, "cpu", "fp32")
     assert (loaded.minimum, loaded.multiple_of, loaded.square, loaded.fixed) == (1, 1, False, 0)

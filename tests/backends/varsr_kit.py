@@ -358,6 +358,24 @@ def wrong(folder: Path, good, files) -> dict:
     return {**found, "swapped": {"var": files["vqvae"]}, "absent": {"vqvae": str(folder / "no such file")}}
 
 
+def halves(request) -> dict:
+    """What bf16 changes: the first scale's logits, before a code can flip; the decoder's picture of one latent."""
+    whole = opened(request)
+    half = paths.Network(whole.var, whole.vae, CPU, half=torch.bfloat16)
+    picture = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(4))
+    logits, pictures, latents = [], [], []
+    for network in (whole, half):
+        draws = Watched(3)
+        latents.append(network.restored(picture, paths.Knobs(), draws))
+        logits.append(draws.logits[0])
+        with network.precision():
+            pictures.append(vqvae.to_unit(network.vae(latents[0])).numpy())
+    return {
+        "logits": np.stack(logits), "pictures": np.stack(pictures), "latents": np.stack(latents),
+        "codes": np.array([len(draws.indices), draws.indices[-1].size]),
+    }  # fmt: skip
+
+
 def shapes(request) -> dict:
     """Names and shapes of the released size."""
     with torch.device("meta"):
@@ -380,7 +398,7 @@ def memory(_request) -> dict:
     return {"errors": json.dumps(found)}
 
 
-COMMANDS = {each.__name__: each for each in (weights, parts, small, mid, loading, shapes, memory)}
+COMMANDS = {each.__name__: each for each in (weights, parts, small, mid, halves, loading, shapes, memory)}
 
 
 def main() -> None:

@@ -197,7 +197,7 @@ class Cache:
     def add(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keep these, (R, heads, L, d) each; give all that are kept.
 
-        Under autocast ``k`` is float32 and ``v`` float16; attention casts both to float16, so that is what is kept.
+        Under autocast ``k`` is float32 and ``v`` a half; attention casts both to that, so that is what is kept.
         """
         if self.memory is None:
             rows, heads, _, size = v.shape

@@ -51,12 +51,12 @@ class Knobs:
 
 @dataclass(frozen=True)
 class Network:
-    """What is resident. ``half``: float16 autocast over float32 weights, on CUDA."""
+    """What is resident. ``half``: autocast over float32 weights to that dtype."""
 
     var: VARSR
     vae: VQVAE
     device: torch.device
-    half: bool = False
+    half: torch.dtype | None = None
 
     def restored(self, picture: Tensor, knobs: Knobs, draws: Draws) -> Tensor:
         """(1, 3, 16 P, 16 P) -> its latent (1, channels, P, P), float32."""
@@ -66,7 +66,7 @@ class Network:
 
     def precision(self) -> AbstractContextManager[Any]:
         """The context to compute in."""
-        return torch.autocast("cuda", torch.float16) if self.half else contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.half) if self.half else contextlib.nullcontext()
 
 
 def enlarge(network: Network, picture: NDArray[np.uint8], knobs: Knobs, draws: Draws) -> NDArray[Any]:

@@ -7,6 +7,7 @@ another size would round differently, and a code that flips changes the picture.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 
     from upx_protocol.messages import Scalar
 
+log = logging.getLogger("upx.varsr")
 MODEL = "varsr"
+# None: float32 throughout. The others are autocast's, over float32 weights.
+HALVES = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Backend(Upscaler):
@@ -38,24 +42,23 @@ class Backend(Upscaler):
     def device(self, wanted: str) -> DeviceInfo:
         """The CPU, or the GPU of that number."""
         if not wanted.startswith("cuda"):
-            return DeviceInfo(device="cpu", device_name="torch on the CPU", precisions=("fp32",))
+            return DeviceInfo(device="cpu", device_name="torch on the CPU", precisions=("fp32", "bf16"))
         place = _place(wanted)
         free, total = torch.cuda.mem_get_info(place)
-        return DeviceInfo(str(place), torch.cuda.get_device_name(place), total, free, ("fp16", "fp32"))
+        return DeviceInfo(str(place), torch.cuda.get_device_name(place), total, free, tuple(HALVES))
 
     def load(self, request: LoadRequest) -> LoadResult:
-        """Read both files; BadInputError for any that does not fit. "fp16" is autocast, which a CPU has none of."""
+        """Read both files; BadInputError for any that does not fit."""
         self.unload()
         if request.model != MODEL:
             raise BadInputError(f"no model {request.model!r} here: {MODEL}")
         place = _place(request.device)
-        half = place.type == "cuda" and request.precision == "fp16"
-        if request.precision not in {"fp16", "fp32"}:
-            raise BadInputError(f"varsr computes in fp16 or fp32, not in {request.precision}")
+        precision = _precision(request.precision, place)
+        half = HALVES[precision]
         if request.threads:
             torch.set_num_threads(request.threads)
-        # As upstream has it where it computes in fp16; in fp32 every digit is meant.
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = half
+        # As upstream has it where it computes in halves; in fp32 every digit is meant.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = half is not None
         with memory_told():
             var, vae = load_networks(request.files, place, request.progress)
         self.network = Network(var, vae, place, half=half)
@@ -63,7 +66,7 @@ class Backend(Upscaler):
             scale=SCALE,
             device=str(place),
             device_name=self.device(request.device).device_name,
-            precision="fp16" if half else "fp32",
+            precision=precision,
             dtypes=("uint8", "float32"),
             rounding="truncate",
         )
@@ -123,6 +126,16 @@ def _number(params: Mapping[str, Scalar], name: str, default: float) -> float:
     if isinstance(value, (str, bool)) or not math.isfinite(value):
         raise BadInputError(f"{name} must be a number, not {value!r}")
     return value
+
+
+def _precision(wanted: str, place: torch.device) -> str:
+    """This torch's autocast on a CPU knows bf16 alone, and what is asked for by default is fp16."""
+    if wanted not in HALVES:
+        raise BadInputError(f"varsr computes in {', '.join(HALVES)}, not in {wanted!r}")
+    if wanted == "fp16" and place.type == "cpu":
+        log.warning("a CPU does not compute in fp16: fp32 is taken")
+        return "fp32"
+    return wanted
 
 
 def _place(wanted: str) -> torch.device:
