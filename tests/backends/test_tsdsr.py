@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +19,6 @@ from upx_protocol.messages import Failed, Load, Loaded, Ping, TileDone, Upscale
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -400,3 +401,22 @@ def test_the_official_pictures_come_out_of_a_whole_job(
     assert off.max() <= (4 if fix == "adain" else 1)
     assert (off > 0).mean() < 0.003
     assert "Stability AI" in done.record.licence
+
+
+# A host that is silent for long loses its session: what does not speak to the worker comes last.
+
+
+def test_tiles_of_the_vae_bound_the_memory_that_a_large_picture_takes(
+    spec: BackendSpec, backend_python: Callable[[str], Path], request: pytest.FixtureRequest, files: dict[str, str]
+) -> None:
+    with request.getfixturevalue("running_backend")(spec, backend_python("tsdsr")) as bench:
+        load(bench, files, "plain")
+        peaks = []
+        for side, tile in ((64, 128), (256, 128), (256, 0)):
+            enlarge(bench, np.zeros((side, side, 3), np.uint8), vae_tile=tile, colour_fix="none")
+            (line,) = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{bench.process.pid}/status").read_text())
+            peaks.append(int(line) / 1024)
+    # Sixteen times the pixels cost what their own planes take; the networks' are no larger than a tile's.
+    small, large, whole = peaks
+    assert large - small < 100
+    assert whole - large > 200

@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import torch
+
 from upx_backends.tsdsr.checks import Shape, check_names
 
 if TYPE_CHECKING:
@@ -59,5 +61,7 @@ def check(role: str, lora: Mapping[str, Tensor], targets: Mapping[str, Shape]) -
 
 def fold(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """The weight with its LoRA in it, float32, (out, in) or (out, in, k, k)."""
-    change = b.float().flatten(1) @ a.float().flatten(1)  # (out, r) (r, in k k) -> (out, in k k)
-    return weight.float() + change.reshape(weight.shape)
+    # In place: of gigabytes of weights, sums and products beside them would leave holes as large as a fifth of them.
+    folded = weight.to(torch.float32, copy=True).flatten(1)
+    folded.addmm_(b.float().flatten(1), a.float().flatten(1))  # (out, in k k) + (out, r) (r, in k k)
+    return folded.reshape(weight.shape)
