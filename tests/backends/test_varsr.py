@@ -177,14 +177,28 @@ def test_a_parameter_out_of_its_range_is_refused_by_name_and_the_worker_serves_o
 
 def test_the_manifest_says_of_parameters_what_the_worker_takes(bench: Bench, spec: BackendSpec) -> None:
     for parameter in spec.parameters:
-        for value in (parameter.default, *parameter.choices):
+        for value in (parameter.default, *parameter.choices) if parameter.applies == "job" else ():
             upscale(bench, TILE[:2, :2], **{parameter.name: value})
         for value in (parameter.minimum, parameter.maximum):
             if value is not None:
                 number = int(value) if parameter.kind == "int" else float(value)
                 upscale(bench, TILE[:2, :2], **{parameter.name: number})
-    usual = {each.name: each.default for each in spec.parameters}
+    usual = {each.name: each.default for each in spec.parameters if each.applies == "job"}
     np.testing.assert_array_equal(upscale(bench, TILE)[0], upscale(bench, TILE, **usual)[0])
+
+
+def test_noise_of_a_file_is_refused_where_it_does_not_fit(bench: Bench, files: dict[str, str], tmp_path: Path) -> None:
+    host, bad, short = bench.host, tmp_path / "bad.npy", tmp_path / "short.npy"
+    bad.write_bytes(b"no array")
+    np.save(tmp_path / "flat.npy", np.zeros((3, 8), np.float32))
+    for path, words in ((bad, "holds no array"), (tmp_path / "flat.npy", "three sides")):
+        host.send(Load(host.number(), path.stem, "varsr", files=files, params={"noise_file": str(path)}))
+        assert words in host.expect(Failed).message
+    np.save(short, np.zeros((2, 64, 8), np.float32))
+    loaded = bench.host.load("varsr", key="noise", files=files, noise_file=str(short))
+    assert loaded.scale == 4
+    assert "draw 2 needs [64, 8]" in refused(bench)
+    bench.host.load("varsr", files=files)
 
 
 def test_memory_that_is_not_there_is_told_apart_from_other_errors(kit: Kit) -> None:

@@ -270,9 +270,11 @@ def mid(request) -> dict:
     scales = len(network.var.config.sides)
     indices = [np.concatenate(draws.indices[at : at + scales]) for at in range(0, len(draws.indices), scales)]
     image = vqvae.to_unit(torch.from_numpy(images[0]))[0]
+    levels = (out * np.float32(255)).astype(np.uint8)
+    height, width = (paths.SCALE * each for each in picture.shape[:2])
     return {
         "idx": np.stack(indices), "latents": np.concatenate(latents), "blended": blended[0], "image": image,
-        "con": tokens[0][0], "out": (out * np.float32(255)).astype(np.uint8), "seconds": np.array(seconds),
+        "con": tokens[0][0], "out": levels, "back": paths.resized(levels, height, width), "seconds": np.array(seconds),
         "peak_mb": np.array(peak_mb()),
     }  # fmt: skip
 

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from upx_protocol.errors import BadInputError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -31,7 +35,7 @@ class Draws:
 
     First come the codes, scale by scale, where more than one may be chosen; then the refiner's noise: the start, then
     one draw a step. ``noise`` replaces the latter, draw by draw, by what it gives for (rows, channels): tests alone use
-    it, to compare with recorded results.
+    it, to compare with recorded results (``Recorded``).
     """
 
     def __init__(
@@ -57,6 +61,21 @@ class Draws:
         if self._given is not None:
             return self._given(rows, channels)
         return torch.randn(rows, channels, generator=self.generator, device=self.generator.device)
+
+
+class Recorded:
+    """Noise that a file held, (draws, rows, channels), float32: one draw after the other, from the first on."""
+
+    def __init__(self, draws: NDArray[np.float32], device: torch.device) -> None:
+        self._draws, self._device, self._next = draws, device, 0
+
+    def __call__(self, rows: int, channels: int) -> Tensor:
+        """BadInputError where the draws end, or have another shape."""
+        if self._next >= len(self._draws) or self._draws.shape[1:] != (rows, channels):
+            shape = list(self._draws.shape)
+            raise BadInputError(f"the noise has the shape {shape}; draw {self._next} needs [{rows}, {channels}]")
+        self._next += 1
+        return torch.from_numpy(self._draws[self._next - 1]).to(self._device)
 
 
 def kept(logits: Tensor, top_k: int, top_p: float) -> Tensor:

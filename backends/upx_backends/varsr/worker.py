@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 from upx_backends.varsr.colour import FIXES
 from upx_backends.varsr.loading import load_networks
 from upx_backends.varsr.paths import MODES, SCALE, Knobs, Network, enlarge
-from upx_backends.varsr.sampling import Draws, Sampling
+from upx_backends.varsr.sampling import Draws, Recorded, Sampling
 from upx_protocol.errors import BadInputError, OutOfMemoryError
 from upx_protocol.upscaler import Batch, DeviceInfo, LoadRequest, LoadResult, Upscaler
 
@@ -38,6 +39,7 @@ class Backend(Upscaler):
     """One network at a time."""
 
     network: Network | None = None
+    noise: NDArray[np.float32] | None = None
 
     def device(self, wanted: str) -> DeviceInfo:
         """The CPU, or the GPU of that number."""
@@ -59,6 +61,7 @@ class Backend(Upscaler):
             torch.set_num_threads(request.threads)
         # As upstream has it where it computes in halves; in fp32 every digit is meant.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = half is not None
+        self.noise = _noise(str(request.params.get("noise_file") or ""))
         with memory_told():
             var, vae = load_networks(request.files, place, request.progress)
         self.network = Network(var, vae, place, half=half)
@@ -79,13 +82,16 @@ class Backend(Upscaler):
         seeds = batch.seeds or (0,) * len(batch.tiles)
         with memory_told():
             return [
-                enlarge(self.network, _eight_bits(tile), knobs, Draws(seed, self.network.device))
+                enlarge(self.network, _eight_bits(tile), knobs, self._draws(seed, self.network.device))
                 for tile, seed in zip(batch.tiles, seeds, strict=True)
             ]
 
+    def _draws(self, seed: int, device: torch.device) -> Draws:
+        return Draws(seed, device, noise=None if self.noise is None else Recorded(self.noise, device))
+
     def unload(self) -> None:
         """Free the network."""
-        self.network = None
+        self.network = self.noise = None
         torch.cuda.empty_cache()  # nothing, where CUDA was never used
 
 
@@ -126,6 +132,18 @@ def _number(params: Mapping[str, Scalar], name: str, default: float) -> float:
     if isinstance(value, (str, bool)) or not math.isfinite(value):
         raise BadInputError(f"{name} must be a number, not {value!r}")
     return value
+
+
+def _noise(path: str) -> NDArray[np.float32] | None:
+    if not path:
+        return None
+    try:
+        draws = np.load(path, allow_pickle=False).astype(np.float32)
+    except (OSError, ValueError) as error:
+        raise BadInputError(f"noise_file: {Path(path).name} holds no array ({error})") from error
+    if draws.ndim != 3:  # noqa: PLR2004  draws, places, channels
+        raise BadInputError(f"noise_file: {Path(path).name} has the shape {list(draws.shape)}, three sides are wanted")
+    return draws
 
 
 def _precision(wanted: str, place: torch.device) -> str:
