@@ -75,6 +75,10 @@ class Run:
 Action = Union[Send, Retire, Leave, Run]
 
 
+#: How torch says it in a RuntimeError: for the CPU, for MPS, for CUDA, for its libraries.
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a task failed, in the wire's classes; ``final`` when the backend cannot go on."""
@@ -86,11 +90,12 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException, *, final: bool = False) -> Failure:
-        """The wire's class of an exception. Frameworks have out-of-memory errors of their own, by that name."""
+        """The wire's class of an exception. Frameworks tell of no memory in errors of that name, or in words alone."""
         text = f"{type(error).__name__}: {error}"[:1000]
         if isinstance(error, UpscalerError):
             return cls(error.failure, error.retryable, str(error)[:1000] or text, final)
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        if named or (isinstance(error, RuntimeError) and any(words in text for words in NO_MEMORY)):
             return cls(OutOfMemoryError.failure, OutOfMemoryError.retryable, text)
         return cls("fatal", retryable=False, message=text, final=final)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from upx_protocol.actions import Failure
 from upx_protocol.messages import (
     Accepted,
     Cancel,
@@ -112,6 +113,23 @@ def test_a_failing_batch_is_told_by_class_and_the_next_one_succeeds(
     assert (failed.failure, failed.retryable) == (failure, retryable)
     assert host.expect(Credit) == Credit(2, 2 * TILE.nbytes)
     np.testing.assert_array_equal(host.upscale([TILE])[0], DOUBLED)
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 16 bytes"),
+            "oom",
+        ),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 1.00 GB)"), "oom"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "oom"),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"), "fatal"),
+        (ValueError("out of memory"), "fatal"),
+    ],
+)
+def test_no_memory_is_known_by_the_words_that_torch_has_for_it(error: Exception, failure: str) -> None:
+    assert Failure.of(error).failure == failure
 
 
 def test_an_unexpected_exception_reaches_the_host_as_a_log_with_its_traceback(
