@@ -23,8 +23,7 @@ from safetensors.torch import load_file, save_file
 from upx_backends.varsr import colour, model, paths, refiner, sampling, vqvae
 from upx_backends.varsr.config import Config, read_config
 from upx_backends.varsr.loading import load_networks
-from upx_backends.varsr.worker import memory_told
-from upx_protocol.errors import BadInputError, OutOfMemoryError
+from upx_protocol.errors import BadInputError
 
 CPU = torch.device("cpu")
 SEED, NOISE_SEED = 21, 77000
@@ -124,8 +123,8 @@ def watch(module, notes: list, *, inputs: bool = False) -> None:
     )
 
 
-def opened(request) -> paths.Network:
-    return paths.Network(*load_networks(request["files"], CPU, lambda *_: None), CPU)
+def opened(request, half: torch.dtype | None = None) -> paths.Network:
+    return paths.open_network(request["files"], CPU, lambda *_: None, half)
 
 
 def listed(arrays, name: str) -> dict:
@@ -153,7 +152,8 @@ def weights(request) -> dict:
 
 def parts(request) -> dict:
     """Every part on its own, with the inputs of the golden file."""
-    network, golden = opened(request), np.load(request["golden"])
+    network = paths.Network(*load_networks(request["files"], CPU, lambda *_: None), CPU)
+    golden = np.load(request["golden"])
     var, vae = network.var, network.vae
     given = {name: torch.from_numpy(golden[name]) for name in golden.files if golden[name].dtype == np.float32}
     x, classes, angles = given["blk.x"], given["blk.cond"], model.rotary_table(var.config)[:, 69:78]
@@ -362,8 +362,7 @@ def wrong(folder: Path, good, files) -> dict:
 
 def halves(request) -> dict:
     """What bf16 changes: the first scale's logits, before a code can flip; the decoder's picture of one latent."""
-    whole = opened(request)
-    half = paths.Network(whole.var, whole.vae, CPU, half=torch.bfloat16)
+    whole, half = opened(request), opened(request, torch.bfloat16)
     picture = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(4))
     logits, pictures, latents = [], [], []
     for network in (whole, half):
@@ -388,19 +387,7 @@ def shapes(request) -> dict:
     return {"shapes": json.dumps(found)}
 
 
-def memory(_request) -> dict:
-    """What becomes of an allocation that cannot be, and of another error."""
-    found = []
-    for size in (1 << 50, -1):
-        try:
-            with memory_told():
-                torch.empty(size)
-        except (OutOfMemoryError, RuntimeError) as error:
-            found.append(f"{type(error).__name__}: {error}")
-    return {"errors": json.dumps(found)}
-
-
-COMMANDS = {each.__name__: each for each in (weights, parts, small, mid, halves, loading, shapes, memory)}
+COMMANDS = {each.__name__: each for each in (weights, parts, small, mid, halves, loading, shapes)}
 
 
 def main() -> None:

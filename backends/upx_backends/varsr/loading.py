@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
+from torch import nn
 
 from upx_backends.varsr.config import read_config
 from upx_backends.varsr.model import VARSR
@@ -23,7 +24,7 @@ from upx_protocol.errors import BadInputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     Progress = Callable[[str, float, float], None]
 
@@ -38,8 +39,13 @@ IGNORED = {
 }
 
 
-def load_networks(files: Mapping[str, str], device: torch.device, progress: Progress) -> tuple[VARSR, VQVAE]:
-    """The networks with the weights of roles "var" and "vqvae", float32; role "config" may change their sizes."""
+def load_networks(
+    files: Mapping[str, str], device: torch.device, progress: Progress, half: torch.dtype | None = None
+) -> tuple[VARSR, VQVAE]:
+    """The networks with the weights of roles "var" and "vqvae", float32; role "config" may change their sizes.
+
+    ``half``: what the transformer will be autocast to; its matrices and kernels are kept in that, as rounded then.
+    """
     config = read_config(files.get("config"))
     with torch.device("meta"):
         var, vae = VARSR(config), VQVAE(config)
@@ -48,7 +54,8 @@ def load_networks(files: Mapping[str, str], device: torch.device, progress: Prog
         path = Path(files.get(role, ""))
         if not path.is_file():
             raise BadInputError(f"no file for {role!r}: {files.get(role)}")
-        fill(network, read_tensors(path, KEPT_AS[role]), IGNORED[role], path.name, device)
+        lowered = half if role == "var" else None
+        fill(network, read_tensors(path, KEPT_AS[role]), IGNORED[role], path.name, device, lowered)
     progress("reading the weights", 2, 2)
     return var, vae
 
@@ -98,8 +105,18 @@ def _unwrapped(table: Mapping[str, Any], kept_as: str) -> Mapping[str, Any]:
     return table
 
 
-def fill(network: nn.Module, tensors: Mapping[str, Tensor], ignored: tuple[str, ...], file: str, device: Any) -> None:
-    """Give every parameter its tensor, as float32 on ``device``; BadInputError names the first that does not fit."""
+def fill(
+    network: nn.Module,
+    tensors: Mapping[str, Tensor],
+    ignored: tuple[str, ...],
+    file: str,
+    device: torch.device,
+    half: torch.dtype | None = None,
+) -> None:
+    """Give every parameter its tensor on ``device``; BadInputError names the first that does not fit.
+
+    As float32, but with ``half`` the parameters of linear and convolutional layers.
+    """
     wanted = network.state_dict()
     for name, slot in wanted.items():
         if name not in tensors:
@@ -112,6 +129,8 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], ignored: tuple[str, 
     for name in tensors:
         if name not in wanted and not any(fnmatchcase(name, pattern) for pattern in ignored):
             raise BadInputError(f"{file}: {name} is none of this network's tensors")
-    filled = {name: tensors[name].to(device=device, dtype=torch.float32) for name in wanted}
+    layers = {name for name, each in network.named_modules() if isinstance(each, (nn.Linear, nn.Conv2d))}
+    dtypes = {name: half if half and name.rpartition(".")[0] in layers else torch.float32 for name in wanted}
+    filled = {name: tensors[name].to(device=device, dtype=dtypes[name]) for name in wanted}
     network.load_state_dict(filled, strict=True, assign=True)
     network.requires_grad_(False).eval()

@@ -51,8 +51,17 @@ class VARSR(nn.Module):
         self.decoder_norm = nn.LayerNorm(width, eps=EPS)
         self.diffloss = Refiner(config)
 
+    def prepare(self) -> None:
+        """Compute what follows from the class alone: of the released size 340 M parameters then are not needed."""
+        for module in list(self.modules()):
+            if isinstance(module, (Block, Modulation)):
+                module.ada_lin = ByClass(module.ada_lin(self.class_emb.weight))
+
     def forward(self, picture: Tensor, codes: Quantizer, how: Sampling, draws: Draws) -> Tensor:
-        """``picture`` (1, 3, 16 P, 16 P), float32, -1..1 -> latent (1, channels, P, P), float32."""
+        """``picture`` (1, 3, 16 P, 16 P), float32, -1..1 -> latent (1, channels, P, P), float32.
+
+        FloatingPointError where the logits of a scale are no numbers: codes would be chosen of them all the same.
+        """
         sides = self.config.sides
         classes = self.class_emb.weight[: 2 if how.cfg else 1]  # (R, C)
         caches = [Cache(self.config.tokens) for _ in self.blocks]
@@ -67,6 +76,8 @@ class VARSR(nn.Module):
                 x = block(x, classes, angles, cache)
             x = x[:, -(side**2) :]  # the prefix has done its part: (R, L, C)
             logits = self.head(self.head_nm(x, classes)).float()  # (R, L, V)
+            if not bool(logits.isfinite().all()):
+                raise FloatingPointError(f"the logits of scale {scale}")
             indices = draws.choose(guided(logits, how.cfg * scale / (len(sides) - 1)), how)  # (L)
             latent = codes.add(latent, indices, scale)
             if scale + 1 < len(sides):
@@ -126,6 +137,18 @@ class Modulation(nn.Module):
         """``x`` (R, L, C), ``classes`` (R, C)."""
         scale, shift = self.ada_lin(classes).unsqueeze(1).chunk(2, dim=-1)  # (R, 1, C) each
         return modulated(x, scale, shift)
+
+
+class ByClass(nn.Module):
+    """What a layer gives for each class, good and bad, in its stead."""
+
+    def __init__(self, results: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("results", results, persistent=False)
+
+    def forward(self, classes: Tensor) -> Tensor:
+        """``classes`` (R, C), the first R of them."""
+        return self.results[: len(classes)]
 
 
 class Block(nn.Module):

@@ -19,15 +19,18 @@ from PIL import Image
 
 from upx_backends.varsr.colour import fixed
 from upx_backends.varsr.config import DOWNSAMPLING
+from upx_backends.varsr.loading import load_networks
 from upx_backends.varsr.sampling import Sampling
 from upx_backends.varsr.vqvae import to_unit
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from upx_backends.varsr.loading import Progress
     from upx_backends.varsr.model import VARSR
     from upx_backends.varsr.sampling import Draws
     from upx_backends.varsr.vqvae import VQVAE
@@ -62,11 +65,28 @@ class Network:
         """(1, 3, 16 P, 16 P) -> its latent (1, channels, P, P), float32."""
         with self.precision():
             latent: Tensor = self.var(picture * 2 - 1, self.vae.quantize, knobs.sampling, draws)
-        return latent.float()
+        return numbers(latent.float(), "the latent")
 
     def precision(self) -> AbstractContextManager[Any]:
         """The context to compute in."""
         return torch.autocast(self.device.type, self.half) if self.half else contextlib.nullcontext()
+
+
+def open_network(
+    files: Mapping[str, str], device: torch.device, progress: Progress, half: torch.dtype | None = None
+) -> Network:
+    """The network of these files, ready to run; BadInputError as ``load_networks``."""
+    network = Network(*load_networks(files, device, progress, half), device, half)
+    with torch.inference_mode(), network.precision():
+        network.var.prepare()
+    return network
+
+
+def numbers(values: Tensor, what: str) -> Tensor:
+    """``values``, all of which are finite; FloatingPointError: integers made of others would be a picture as well."""
+    if not bool(values.isfinite().all()):
+        raise FloatingPointError(what)
+    return values
 
 
 def enlarge(network: Network, picture: NDArray[np.uint8], knobs: Knobs, draws: Draws) -> NDArray[Any]:
@@ -83,17 +103,23 @@ def enlarge(network: Network, picture: NDArray[np.uint8], knobs: Knobs, draws: D
         if knobs.mode == "tiles" or max(height, width) > side:
             return _tiled(network, picture, knobs, draws)
         padded = np.pad(picture, ((0, side - height), (0, side - width), (0, 0)), mode="reflect")
-        return one_square(network, padded, knobs, draws)[: SCALE * height, : SCALE * width]
+        return one_square(network, padded, knobs, draws, shown=(SCALE * height, SCALE * width))
 
 
-def one_square(network: Network, picture: NDArray[np.uint8], knobs: Knobs, draws: Draws) -> NDArray[np.float32]:
-    """Upstream's path for 512 pixels: (H, W, 3) -> (16 P, 16 P, 3), its fixed colours not yet truncated."""
+def one_square(
+    network: Network, picture: NDArray[np.uint8], knobs: Knobs, draws: Draws, *, shown: tuple[int, int] | None = None
+) -> NDArray[np.float32]:
+    """Upstream's path for 512 pixels: (H, W, 3) -> (16 P, 16 P, 3), its fixed colours not yet truncated.
+
+    ``shown``: rows and columns of the result that are no padding, all by default; only they are given and coloured.
+    """
     side = network.var.config.pixels
     large = resized(picture, side, side)
     latent = network.restored(planes(large, network.device)[None], knobs, draws)
     with network.precision():
         result = to_unit(network.vae(latent))[0]
-    return _coloured(levels(result), large, knobs)
+    rows, columns = shown or (side, side)
+    return _coloured(levels(result)[:rows, :columns], large[:rows, :columns], knobs)
 
 
 def _resized_back(square: NDArray[np.float32], height: int, width: int) -> NDArray[Any]:
@@ -164,5 +190,5 @@ def planes(picture: NDArray[np.uint8], device: torch.device | str = "cpu") -> Te
 
 
 def levels(result: Tensor) -> NDArray[np.uint8]:
-    """(3, H, W) float32 -> (H, W, 3) uint8, rounded half to even."""
-    return (result * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    """(3, H, W) float32 -> (H, W, 3) uint8, rounded half to even; FloatingPointError where one is no number."""
+    return (numbers(result, "the picture") * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()

@@ -6,7 +6,6 @@ another size would round differently, and a code that flips changes the picture.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 from pathlib import Path
@@ -16,14 +15,13 @@ import numpy as np
 import torch
 
 from upx_backends.varsr.colour import FIXES
-from upx_backends.varsr.loading import load_networks
-from upx_backends.varsr.paths import MODES, SCALE, Knobs, Network, enlarge
+from upx_backends.varsr.paths import MODES, SCALE, Knobs, Network, enlarge, open_network
 from upx_backends.varsr.sampling import Draws, Recorded, Sampling
-from upx_protocol.errors import BadInputError, OutOfMemoryError
+from upx_protocol.errors import BadInputError
 from upx_protocol.upscaler import Batch, DeviceInfo, LoadRequest, LoadResult, Upscaler
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("upx.varsr")
 MODEL = "varsr"
-# None: float32 throughout. The others are autocast's, over float32 weights.
+# None: float32 throughout. The others are what autocast computes in.
 HALVES = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -47,7 +45,7 @@ class Backend(Upscaler):
             return DeviceInfo(device="cpu", device_name="torch on the CPU", precisions=("fp32", "bf16"))
         place = _place(wanted)
         free, total = torch.cuda.mem_get_info(place)
-        return DeviceInfo(str(place), torch.cuda.get_device_name(place), total, free, tuple(HALVES))
+        return DeviceInfo(str(place), torch.cuda.get_device_name(place), total, free, _precisions())
 
     def load(self, request: LoadRequest) -> LoadResult:
         """Read both files; BadInputError for any that does not fit."""
@@ -62,9 +60,7 @@ class Backend(Upscaler):
         # As upstream has it where it computes in halves; in fp32 every digit is meant.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = half is not None
         self.noise = _noise(str(request.params.get("noise_file") or ""))
-        with memory_told():
-            var, vae = load_networks(request.files, place, request.progress)
-        self.network = Network(var, vae, place, half=half)
+        self.network = open_network(request.files, place, request.progress, half)
         return LoadResult(
             scale=SCALE,
             device=str(place),
@@ -80,11 +76,14 @@ class Backend(Upscaler):
             raise BadInputError("no network is loaded")
         knobs = read_knobs(batch.params)
         seeds = batch.seeds or (0,) * len(batch.tiles)
-        with memory_told():
+        try:
             return [
                 enlarge(self.network, _eight_bits(tile), knobs, self._draws(seed, self.network.device))
                 for tile, seed in zip(batch.tiles, seeds, strict=True)
             ]
+        except FloatingPointError as error:
+            way = "take bf16 or fp32" if self.network.half == torch.float16 else "the weights are damaged"
+            raise BadInputError(f"{error}: values that are no numbers; {way}") from error
 
     def _draws(self, seed: int, device: torch.device) -> Draws:
         return Draws(seed, device, noise=None if self.noise is None else Recorded(self.noise, device))
@@ -93,19 +92,6 @@ class Backend(Upscaler):
         """Free the network."""
         self.network = self.noise = None
         torch.cuda.empty_cache()  # nothing, where CUDA was never used
-
-
-@contextlib.contextmanager
-def memory_told() -> Iterator[None]:
-    """Torch's word for "no memory" as ours: on a CPU it is a RuntimeError like any other."""
-    try:
-        yield
-    except RuntimeError as error:
-        first = str(error).partition("\n")[0]
-        if "out of memory" not in first and "DefaultCPUAllocator" not in first:
-            raise
-        torch.cuda.empty_cache()
-        raise OutOfMemoryError(first) from error
 
 
 def read_knobs(params: Mapping[str, Scalar]) -> Knobs:
@@ -146,10 +132,17 @@ def _noise(path: str) -> NDArray[np.float32] | None:
     return draws
 
 
+def _precisions() -> tuple[str, ...]:
+    """What a GPU computes in: those before Ampere have no bf16."""
+    return tuple(name for name in HALVES if name != "bf16" or torch.cuda.is_bf16_supported())
+
+
 def _precision(wanted: str, place: torch.device) -> str:
     """This torch's autocast on a CPU knows bf16 alone, and what is asked for by default is fp16."""
     if wanted not in HALVES:
         raise BadInputError(f"varsr computes in {', '.join(HALVES)}, not in {wanted!r}")
+    if place.type == "cuda" and wanted not in _precisions():
+        raise BadInputError("this GPU does not compute in bf16: take fp16 or fp32")
     if wanted == "fp16" and place.type == "cpu":
         log.warning("a CPU does not compute in fp16: fp32 is taken")
         return "fp32"
