@@ -284,6 +284,20 @@ def test_tiles_of_the_vae_change_nothing_where_one_takes_all_and_little_in_means
     assert off_by(small, other) < 12
 
 
+@pytest.mark.parametrize(("height", "width", "tile"), [(16, 128, 256), (128, 16, 256), (20, 90, 40), (64, 64, 64)])
+def test_tiles_of_the_vae_may_be_longer_than_a_side_or_shorter_than_they_can_be(
+    model: Bench, height: int, width: int, tile: int
+) -> None:
+    (result,) = enlarge(model, RNG.integers(0, 256, (height, width, 3), np.uint8), vae_tile=tile)
+    assert result.shape == (4 * height, 4 * width, 3)
+
+
+def test_an_overlap_that_leaves_nothing_of_a_tile_is_half_of_it(model: Bench) -> None:
+    picture = RNG.integers(0, 256, (40, 60, 3), np.uint8)
+    half, whole = (enlarge(model, picture, latent_tiled_size=8, latent_tiled_overlap=each)[0] for each in (4, 8))
+    np.testing.assert_array_equal(half, whole)
+
+
 # ---------------------------------------------------------------------------------------------- depth and dtypes
 
 
@@ -312,10 +326,9 @@ def test_without_8_bits_between_the_steps_a_result_is_finer_and_near(model: Benc
         ({"posterior": "best"}, "sample, mode"),
         ({"colour_fix": "lab"}, "wavelet, adain, none"),
         ({"depth": "16"}, "8bit, float"),
-        ({"latent_tiled_overlap": 64}, "latent_tiled_overlap"),
         ({"latent_tiled_size": 80}, "72 positions"),
         ({"process_size": 60}, "process_size"),
-        ({"vae_tile": 40}, "vae_tile"),
+        ({"vae_tile": -1}, "vae_tile"),
     ],
 )
 def test_parameters_that_make_no_sense_are_refused(model: Bench, params: dict[str, Any], words: str) -> None:

@@ -6,7 +6,6 @@ arXiv 2411.18263. The two networks are diffusers' own; what is done with them st
 
 from __future__ import annotations
 
-import gc
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -83,7 +82,8 @@ class TsdSr:
         size = sizes.fitting(*size, tile=options.latent_tiled_size, longest=self.longest)
         decoded = self.step(self.pixels(picture, size), options, noise)[0].float()
         if not bool(decoded.isfinite().all()):
-            raise BadInputError(f"the networks gave values that are no numbers in {self.dtype}: take bf16 or fp32")
+            way = "the weights are damaged" if self.dtype == torch.float32 else "take fp32"
+            raise BadInputError(f"the networks gave values that are no numbers in {self.dtype}: {way}")
         large = (decoded.clamp(-1, 1) / 2 + 0.5).permute(1, 2, 0).cpu().numpy()  # (3, H, W) -> (H, W, 3)
         if options.depth == "8bit":
             large = colour.truncated(large)
@@ -136,12 +136,14 @@ class TsdSr:
         if not self.offload:
             yield network
             return
+        # They never change: what lies on the CPU stays there, and the copy on the device is dropped.
+        kept = [each.data for each in (*network.parameters(), *network.buffers())]
         network.to(self.device)
         try:
             yield network
         finally:
-            network.to("cpu")
-            gc.collect()
+            for each, on_cpu in zip((*network.parameters(), *network.buffers()), kept, strict=True):
+                each.data = on_cpu
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 

@@ -22,6 +22,8 @@ VARIANCE = 0.01
 
 def starts(length: int, tile: int, overlap: int) -> list[int]:
     """Where tiles begin along a side: every ``tile - overlap``, the last one moved back to end where the side ends."""
+    if tile >= length:
+        return [0]
     step = tile - overlap
     count = 1 + math.ceil((length - tile) / step)
     return [min(index * step, length - tile) for index in range(count)]

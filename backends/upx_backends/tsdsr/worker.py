@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ import torch
 from upx_backends.tsdsr.loading import DTYPES, load_parts
 from upx_backends.tsdsr.model import Noise, Options, TsdSr
 from upx_backends.tsdsr.sizes import SCALE
-from upx_protocol.errors import BadInputError, OutOfMemoryError
+from upx_protocol.errors import BadInputError
 from upx_protocol.upscaler import Batch, DeviceInfo, LoadRequest, LoadResult, Upscaler
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Backend(Upscaler):
             device_name=torch.cuda.get_device_name(device),
             memory_total=total,
             memory_free=free,
-            precisions=tuple(DTYPES),
+            precisions=tuple(name for name in DTYPES if name != "bf16" or torch.cuda.is_bf16_supported()),
         )
 
     def load(self, request: LoadRequest) -> LoadResult:
@@ -86,13 +86,7 @@ class Backend(Upscaler):
         results = []
         for index, tile in enumerate(batch.tiles):
             noise = Noise(batch.seeds[index] if batch.seeds else SEED, self.noise)
-            try:
-                results.append(self.model.enlarge(tile, options, noise))
-            except RuntimeError as error:
-                # torch's name for it on a CPU is no class of its own; CUDA's is known to the loop.
-                if "DefaultCPUAllocator" in str(error):
-                    raise OutOfMemoryError(f"a tile of {tile.shape[1]} x {tile.shape[0]} does not fit") from error
-                raise
+            results.append(self.model.enlarge(tile, options, noise))
         return results
 
     def unload(self) -> None:
@@ -109,27 +103,28 @@ def read_options(params: Mapping[str, Any]) -> Options:
     for name, choices in CHOICES.items():
         if getattr(options, name) not in choices:
             raise BadInputError(f"{name} {getattr(options, name)!r} is none of {', '.join(choices)}")
-    if options.process_size < LEAST or options.latent_tiled_size < 1 or options.latent_tiled_overlap < 0:
-        raise BadInputError(f"process_size begins at {LEAST}, latent_tiled_size at 1, latent_tiled_overlap at 0")
-    if options.vae_tile != 0 and options.vae_tile < LEAST:
-        raise BadInputError(f"vae_tile is 0 or begins at {LEAST}")
-    if options.latent_tiled_size <= options.latent_tiled_overlap:
-        raise BadInputError("latent_tiled_overlap leaves nothing of latent_tiled_size")
-    return options
+    least = {"process_size": LEAST, "latent_tiled_size": 2, "latent_tiled_overlap": 0, "vae_tile": 0}
+    for name, begins in least.items():
+        if getattr(options, name) < begins:
+            raise BadInputError(f"{name} begins at {begins}")
+    return replace(options, vae_tile=max(options.vae_tile, LEAST)) if options.vae_tile else options
 
 
 def _device(wanted: str) -> torch.device:
-    name = wanted.partition(":")[0]
-    if name not in {"cpu", "cuda"}:
+    kind, _, number = wanted.partition(":")
+    if kind == "cpu":
+        return torch.device("cpu")
+    if kind != "cuda" or not (number or "0").isdecimal():
         raise BadInputError(f"tsdsr runs on cuda and cpu, not on {wanted!r}")
-    device = torch.device(wanted)
-    if name == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
-        raise BadInputError(f"this torch finds no {wanted!r}")
-    return device
+    if int(number or 0) >= torch.cuda.device_count():
+        raise BadInputError(f"this torch finds no {wanted!r}: it sees {torch.cuda.device_count()} GPUs")
+    return torch.device("cuda", int(number or 0))
 
 
 def _precision(wanted: str, device: torch.device) -> str:
     """This torch has no layer norm in fp16 on a CPU, and what is asked for by default is fp16."""
+    if wanted == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise BadInputError("this GPU does not compute in bf16: take fp16 or fp32")
     if wanted == "fp16" and device.type == "cpu":
         log.warning("a CPU does not compute in fp16: fp32 is taken")
         return "fp32"
