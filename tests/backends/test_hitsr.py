@@ -15,7 +15,7 @@ from PIL import Image
 
 from upx.tiling import plan_tiles
 from upx_protocol.arrays import to_float
-from upx_protocol.messages import Failed, Load
+from upx_protocol.messages import Failed, Load, Loaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -214,13 +214,14 @@ def test_what_the_machine_or_the_backend_has_not_is_refused_and_the_worker_serve
     for wrong, words in (
         ({"model": "no-such-model"}, "no model 'no-such-model'"),
         ({"files": {}}, "no file for 'weights'"),
-        ({"precision": "fp16"}, "fp16 runs on CUDA only"),
         ({"precision": "int4"}, "no precision 'int4'"),
     ):
         bench.host.send(Load(bench.host.number(), str(wrong), **{"model": "hitsr-sir-x2", "files": files, **wrong}))
         failed = bench.host.expect(Failed)
         assert (failed.failure, failed.retryable) == ("input", False)
         assert words in failed.message
+    bench.host.send(Load(bench.host.number(), "half", "hitsr-sir-x2", files=files, precision="fp16"))
+    assert bench.host.expect(Loaded).precision == "fp32"
     load(bench, "hitsr-sir-x2", made("sir", 2))
     bench.host.upscale([np.zeros((8, 8, 3), np.uint8)])
 

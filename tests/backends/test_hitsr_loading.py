@@ -179,6 +179,8 @@ def test_files_that_are_no_weights_are_refused(refused: Refused, tmp_path: Path)
         ({"hier_win_ratios": [0.5, 1, 2, 4, 6, 8.5]}, "a window of 68 is no multiple of 8"),
         ({"embed_dim": -60}, "dim is -60, and has to be positive"),
         ({"embed_dim": "wide"}, "config.json: "),
+        ({"embed_dim": 12 * 10**11}, "dim is 1200000000000, and has to be positive (and below 10000)"),
+        ({"mlp_ratio": float("nan")}, "mlp_ratio is nan, and has to be positive"),
         ({"mlp_ratio": 3}, "mlp.fc1.weight has the shape [120, 60], [180, 60] is wanted"),
         ({"hier_win_ratios": [1, 1, 2, 4, 6, 8]}, "unigram_embed.weight has the shape [1, 2, 4, 4], [1, 2, 8, 8]"),
     ],

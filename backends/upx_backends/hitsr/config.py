@@ -18,6 +18,8 @@ FIXED = {
     "in_chans": COLOURS, "patch_size": 1, "upsampler": "pixelshuffledirect", "resi_connection": "1conv", "ape": False,
     "patch_norm": True, "qkv_bias": True,
 }  # fmt: skip
+# Of any size, and of how many there are: far above what runs, and far below what cannot even be described.
+LARGEST = 10_000
 BASE, RATIOS = "base_win_size", "hier_win_ratios"
 
 
@@ -81,8 +83,8 @@ def _check(config: Config) -> None:
     numbers = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "family"}
     for name, value in numbers.items():
         values = value if isinstance(value, tuple) else (value,)
-        if not values or min(values) <= 0:
-            raise BadInputError(f"config.json: {name} is {value}, and has to be positive")
+        if not values or not all(0 < each < LARGEST for each in values):
+            raise BadInputError(f"config.json: {name} is {value}, and has to be positive (and below {LARGEST})")
     if len(config.depths) != len(config.heads):
         raise BadInputError(f"config.json: {len(config.depths)} depths and {len(config.heads)} num_heads")
     if max(config.depths) > len(config.windows):

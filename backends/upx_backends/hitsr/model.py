@@ -21,7 +21,7 @@ from upx_backends.hitsr.maps import convolve, cut, gelu_, linear, reflect
 
 MEAN = (0.4488, 0.4371, 0.4040)
 COLOURS = 3
-# Tokens that go through two linear layers at a time: what lies between stays in the cache.
+# Tokens that go through two linear layers at a time on a CPU: what lies between stays in its cache.
 STRIP = 4096
 
 
@@ -122,7 +122,8 @@ class Block(nn.Module):
         y, cells = torch.empty_like(padded), self.correlation.cells
         torch.add(cut(padded, self.window, cells), correlated, out=cut(y, self.window, cells))
         y = y[:height, :width].contiguous()
-        for strip in y.split(height if self.mlp.reaches else max(1, STRIP // width)):
+        whole = self.mlp.reaches or y.device.type != "cpu"
+        for strip in y.split(height if whole else max(1, STRIP // width)):
             strip.add_(self.norm2(self.mlp(strip)))
         return y
 

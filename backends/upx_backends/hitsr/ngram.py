@@ -5,6 +5,8 @@ Windows are cells of a small map; every cell attends within the 2 x 2 neighbourh
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,9 +17,11 @@ SIDE = 2  # of a neighbourhood: n = 2
 TOKENS = SIDE * SIDE
 
 
-def relative_index() -> Tensor:
-    """(4, 4): the row of the table for query and key, (dy + 1) * 3 + (dx + 1) of their offset."""
-    at = torch.cartesian_prod(torch.arange(SIDE), torch.arange(SIDE))  # (4, 2)
+@functools.cache
+def relative_index(device: torch.device | None = None) -> Tensor:
+    """(4, 4): the row of the table for query and key, (dy + 1) * 3 + (dx + 1) of their offset; one for each device."""
+    side = torch.arange(SIDE, device=device)
+    at = torch.cartesian_prod(side, side)  # (4, 2)
     offset = at[:, None] - at[None] + SIDE - 1
     return offset[..., 0] * (2 * SIDE - 1) + offset[..., 1]
 
@@ -41,7 +45,7 @@ class NeighbourAttention(nn.Module):
         around = torch.stack([qkv[:, row : height - 1 + row, column : width - 1 + column] for row, column in corners])
         q, k, v = around.unflatten(-1, (3, self.heads, -1)).unbind(-3)  # (4, m, nh, nw, h, d) each
         scores = (q[:, None] * k).sum(-1) * (dim // self.heads) ** -0.5  # (4 of q, 4 of k, m, nh, nw, h)
-        scores += self.relative_position_bias_table[relative_index().to(q.device)][:, :, None, None, None]
+        scores += self.relative_position_bias_table[relative_index(q.device)][:, :, None, None, None]
         # The mean over queries is taken of the weights, and before `proj`: both are linear.
         weights = scores.softmax(dim=1).mean(dim=0)  # (4, m, nh, nw, h)
         return linear((weights[..., None] * v).sum(0).flatten(-2), self.proj)

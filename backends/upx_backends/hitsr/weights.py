@@ -55,7 +55,7 @@ def load_network(path: str, config: str | None, scale: int, *, family: str = "")
 def read(path: str) -> Mapping[str, Any]:
     """What is in the file: a table of tensors, perhaps under others; BadInputError when it is none."""
     try:
-        if Path(path).suffix in PICKLES:
+        if Path(path).suffix.lower() in PICKLES:
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         else:
             found = load_file(path)

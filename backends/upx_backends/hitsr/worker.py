@@ -6,31 +6,28 @@ in fp16 and bf16, which are compared with fp32 when they are loaded.
 
 from __future__ import annotations
 
+import logging
 import re
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from upx_backends.hitsr.weights import load_network
 from upx_protocol.arrays import to_float
-from upx_protocol.errors import BadInputError, FatalError, OutOfMemoryError
+from upx_protocol.errors import BadInputError, FatalError
 from upx_protocol.upscaler import Batch, DeviceInfo, LoadRequest, LoadResult, Upscaler
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from upx_backends.hitsr.model import HitSR
 
+log = logging.getLogger("upx.hitsr")
 MODEL = re.compile(r"hitsr-(sir|sng|srf)-x([234])(?:-df2k)?")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # The side of the picture that a load ends with, and how far from fp32 it may be on average in another precision, of 1.
 WARM_UP = 64
 FARTHEST = 2 / 255
-# What torch says, in a RuntimeError, where the CPU's or MPS's memory ends.
-NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 class Backend(Upscaler):
@@ -60,16 +57,16 @@ class Backend(Upscaler):
         _set_up(self.device_used, request.threads)
         request.progress("reading the weights", 0, 2)
         network = load_network(request.files["weights"], request.files.get("config"), scale, family=family)
-        with _memory("loading"):
-            network.to(self.device_used)
-            request.progress("warming up", 1, 2)
-            _warm_up(network, self.device_used, request.precision)
+        network.to(self.device_used)
+        request.progress("warming up", 1, 2)
+        precision = _precision(request.precision, self.device_used)
+        _warm_up(network, self.device_used, precision)
         self.network = network
         return LoadResult(
             scale=scale,
             device=request.device,
             device_name=self.device(request.device).device_name,
-            precision=request.precision,
+            precision=precision,
             dtypes=("uint8", "float32"),
             rounding="half_even",
         )
@@ -88,9 +85,8 @@ class Backend(Upscaler):
     def _run(self, tile: NDArray[Any]) -> NDArray[Any]:
         if self.network is None:
             raise BadInputError("no network is loaded")
-        with _memory(f"{tile.shape[1]} x {tile.shape[0]} pixels"):
-            picture = torch.tensor(to_float(tile), device=self.device_used)
-            return self.network(picture).cpu().numpy()
+        picture = torch.tensor(to_float(tile), device=self.device_used)
+        return self.network(picture).cpu().numpy()
 
 
 def _family_and_scale(request: LoadRequest) -> tuple[str, int]:
@@ -102,9 +98,17 @@ def _family_and_scale(request: LoadRequest) -> tuple[str, int]:
         raise BadInputError("no file for 'weights'")
     if request.precision not in DTYPES:
         raise BadInputError(f"no precision {request.precision!r} here: {', '.join(DTYPES)}")
-    if request.precision != "fp32" and not request.device.startswith("cuda"):
-        raise BadInputError(f"{request.precision} runs on CUDA only; {request.device} computes in fp32")
     return found[1], int(found[2])
+
+
+def _precision(wanted: str, device: torch.device) -> str:
+    """Halves are for CUDA: elsewhere they would be slower, and no nearer to anything."""
+    if wanted == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise BadInputError("this GPU does not compute in bf16: take fp16 or fp32")
+    if wanted != "fp32" and device.type != "cuda":
+        log.warning("%s runs on CUDA only: fp32 is taken", wanted)
+        return "fp32"
+    return wanted
 
 
 def _set_up(device: torch.device, threads: int) -> None:
@@ -127,17 +131,3 @@ def _warm_up(network: HitSR, device: torch.device, precision: str) -> None:
         off = float((network(picture) - exact).abs().mean())
         if not off <= FARTHEST:  # also for what is no number
             raise BadInputError(f"{precision} is off by {off:.1e} of 1 on average with these weights: use fp32")
-
-
-@contextmanager
-def _memory(what: str) -> Iterator[None]:
-    """OutOfMemoryError for the ways in which torch says it."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not known and not any(words in str(error) for words in NO_MEMORY):
-            raise
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        raise OutOfMemoryError(f"no memory for {what}") from error
