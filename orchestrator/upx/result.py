@@ -47,6 +47,7 @@ class Record:
     model_sha256: str | None = None
     scale: int | None = None
     device: str | None = None
+    precision: str | None = None
     licence: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict[str, Any])
     seed: int | None = None

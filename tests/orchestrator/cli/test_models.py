@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fault_server import Content, FaultServer, Route
+from PIL import Image
 from shelf_kit import MANUAL, add_backend, asset_text, url
 
 from upx.assets.fetch import FetchProgress
@@ -299,3 +300,26 @@ def test_a_log_gets_a_line_every_few_seconds(monkeypatch, capsys):
     with Display(Console()) as display:
         display.event(progress("a.bin", 1 << 20, 4 << 20))
     assert "upx: fetching weights: 1 MiB of 4 MiB" in capsys.readouterr().err
+
+
+def test_setup_says_what_opens_a_gate(upx, home, server):
+    gate = (
+        'unverified = "none was published"\nlicence = { name = "Mine", link = "https://hub.example/x", gated = true }'
+    )
+    add_backend(home, asset_text(None, url(server.url("/big")), digest=gate), name="lacking")
+    lock = Path(__file__).resolve().parents[3] / "envs" / "nearest.lock"
+    shutil.copy(lock, home / "data" / "backends" / "lacking" / "env.lock")
+    _, _, err = upx("setup", "lacking")
+    assert "gated: ask for access at https://hub.example/x, then set HF_TOKEN; add --accept-licence" in err
+    _, out, _ = upx("backends", "info", "lacking")
+    assert "(https://hub.example/x, --accept-licence)" in out
+
+
+def test_nothing_is_fetched_for_a_job_whose_other_files_only_a_person_can_get(upx, home, server, tmp_path):
+    add_backend(home, asset_text(None, MANUAL), asset_text(BIG, url(server.url("/big")), role="net"))
+    picture = tmp_path / "p.png"
+    Image.new("RGB", (4, 4)).save(picture)
+    code, _, err = upx("up", str(picture), "-b", "mine")
+    assert code == 5
+    assert "the author's page" in err
+    assert server.routes["/big"].gets == 0

@@ -42,8 +42,8 @@ KEYS = {
     "bench": "backend model workers tile width height seconds tiles_per_second megapixels_per_second stages",
 }
 PICTURE = (
-    "input output status in_size out_size backend model model_sha256 scale device licence params seed tile tiles "
-    "seconds peak_mem stages warnings error"
+    "input output status in_size out_size backend model model_sha256 scale device precision licence params seed tile "
+    "tiles seconds peak_mem stages warnings error"
 )
 SAMPLES = {
     "str": "x", "int": 1, "float": 0.5, "bool": True, "Path": Path("/x"), "Path | None": Path("/x"),

@@ -243,6 +243,15 @@ def test_tiles_that_cannot_be_aligned_are_said(tmp_path, tile, said):
     assert len([word for word in result.record.warnings if "less than 112 pixels cannot start" in word]) == said
 
 
+@pytest.mark.parametrize(("asked", "said"), [("auto", ()), ("fp32", ()), ("fp16", ("fp16", "on cpu: fp32 was taken"))])
+def test_another_precision_than_was_asked_for_is_said(tmp_path, asked, said):
+    made = dataclasses.replace(job(tmp_path), precision=asked)
+    record = run_job(made, Pool(), photo(30, 30), None).record
+    assert record.precision == "fp32"
+    assert len(record.warnings) == bool(said)
+    assert all(words in record.warnings[0] for words in said)
+
+
 @pytest.mark.parametrize(("own", "said"), [(0, 1), (48, 0)])
 def test_a_model_s_own_alignment_comes_before_its_backend_s(tmp_path, own, said):
     made = job(tmp_path, options=JobOptions(tile=64), align=96)
