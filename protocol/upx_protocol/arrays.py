@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Sequence, Union, cast
+from typing import TYPE_CHECKING, Any, Optional, Sequence, Union, cast
 
 import numpy as np
 
@@ -17,6 +17,7 @@ Bytes = Union[bytes, bytearray, memoryview]
 
 #: What a tile may be made of, and how many bytes each item takes. Little endian.
 ITEM_SIZES = {"uint8": 1, "uint16": 2, "float16": 2, "float32": 4}
+_LITTLE = {name: np.dtype(name).newbyteorder("<") for name in ITEM_SIZES}
 MAX_DIMENSIONS = 4
 TILE_DIMENSIONS, CHANNELS = 3, 3
 BAND_ROWS = 64
@@ -43,6 +44,8 @@ def check_buffer(buffer: Buffer) -> None:
         raise MalformedError("nbytes contradicts shape and dtype")
     if buffer.loc not in ("inline", "shm") or buffer.codec != "raw":
         raise MalformedError("location or codec of a buffer")
+    if buffer.loc == "shm" and (buffer.slot < 0 or buffer.gen < 1):
+        raise MalformedError("slot or generation of a buffer")
 
 
 def check_tiles(buffers: Sequence[Buffer]) -> None:
@@ -56,10 +59,10 @@ def check_tiles(buffers: Sequence[Buffer]) -> None:
         raise MalformedError("tiles of different shapes or dtypes")
 
 
-def view(buffer: Buffer, part: Bytes) -> NDArray[Any]:
-    """A read-only view of one inline buffer as (H, W, C), without a copy."""
-    array = np.frombuffer(part, dtype=np.dtype(buffer.dtype).newbyteorder("<")).reshape(buffer.shape)
-    array.flags.writeable = False
+def view(buffer: Buffer, part: Bytes, *, writeable: bool = False) -> NDArray[Any]:
+    """A view of one buffer's memory as (H, W, C), without a copy; read-only unless asked otherwise."""
+    array = np.frombuffer(part, dtype=_LITTLE[buffer.dtype]).reshape(buffer.shape)
+    array.flags.writeable = writeable
     return array
 
 
@@ -72,14 +75,19 @@ def to_float(tile: NDArray[Any]) -> NDArray[np.float32]:
     return tile.astype(np.float32, copy=False)
 
 
-def to_dtype(tile: NDArray[np.float32], dtype: str, *, rounding: str = "half_even") -> NDArray[Any]:
+def to_dtype(
+    tile: NDArray[np.float32], dtype: str, *, rounding: str = "half_even", out: Optional[NDArray[Any]] = None
+) -> NDArray[Any]:
     """Float32 0..1 to the dtype asked for, C order. Integers are clamped and rounded; floats are passed unclamped.
 
-    ``rounding``: "half_even" or "truncate", as the model's official code does it.
+    ``rounding``: "half_even" or "truncate", as the model's official code does it. ``out``: written and returned.
     """
     if dtype in ("float32", "float16"):
-        return np.ascontiguousarray(tile, dtype=dtype)
-    integers = np.empty(tile.shape, dtype)
+        if out is None:
+            return np.ascontiguousarray(tile, dtype=dtype)
+        np.copyto(out, tile, casting="same_kind")
+        return out
+    integers = np.empty(tile.shape, dtype) if out is None else out
     if tile.ndim == TILE_DIMENSIONS and tile.strides[2] > tile.strides[1]:
         # (C, H, W) memory seen as (H, W, C), as networks leave it: read it in the order in which it lies.
         for channel in range(tile.shape[2]):

@@ -123,6 +123,7 @@ def _check_buffers(message: Message, buffers: Tuple[Bytes, ...]) -> None:
         check_buffer(buffer)
     if isinstance(message, Upscale):
         check_tiles(described)
+        _check_slots(message)
         if len(message.seeds) not in (0, len(described)):
             raise MalformedError("not one seed per tile")
     if isinstance(message, TileDone):
@@ -132,3 +133,16 @@ def _check_buffers(message: Message, buffers: Tuple[Bytes, ...]) -> None:
     for buffer, part in zip(inline, buffers):  # noqa: B905  strict is Python 3.10's; the lengths were compared
         if len(part) != buffer.nbytes:
             raise MalformedError(f"buffer of {len(part)} bytes, {buffer.nbytes} described")
+
+
+def _check_slots(message: Upscale) -> None:
+    """A batch lies in a ring as a whole, tiles and results, or travels as a whole."""
+    shared = [buffer.loc == "shm" for buffer in (*message.bufs, *message.outs)]
+    if any(shared) and (not all(shared) or len(message.outs) != len(message.bufs)):
+        raise MalformedError("only a part of the batch lies in a ring")
+    if message.outs:
+        if not all(shared):
+            raise MalformedError("results without a slot")
+        check_tiles(message.outs)
+    for out in message.outs:
+        check_buffer(out)

@@ -6,7 +6,7 @@ import importlib
 import logging
 import math
 import time
-from typing import TYPE_CHECKING, Any, Callable, List, Optional, Sequence, Tuple, cast
+from typing import TYPE_CHECKING, Any, Callable, Optional, Tuple, cast
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from upx_protocol.actions import (
     Task,
     UnloadEnded,
 )
-from upx_protocol.arrays import to_dtype, to_float, view
+from upx_protocol.arrays import to_dtype, to_float
 from upx_protocol.errors import BadInputError, FatalError, UpscalerError
 from upx_protocol.upscaler import Batch, LoadRequest, LoadResult, Upscaler
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from upx_protocol.messages import Upscale
     from upx_protocol.sessions import Ticket
 
 log = logging.getLogger("upx.worker")
@@ -106,19 +105,16 @@ class Compute:
     def _upscale(self, ticket: Ticket) -> BatchEnded:
         started = time.perf_counter()
         try:
-            results = self._results(ticket.request, ticket.parts)
+            results = self._results(ticket)
         except CAUGHT as error:
             return BatchEnded(failure=_failure(error, f"batch {ticket.request.id}"))
         return BatchEnded(results, seconds=time.perf_counter() - started)
 
-    def _results(self, request: Upscale, parts: Sequence[Any]) -> Tuple[NDArray[Any], ...]:
-        loaded = self._loaded
+    def _results(self, ticket: Ticket) -> Tuple[NDArray[Any], ...]:
+        loaded, request = self._loaded, ticket.request
         if loaded is None:
             raise BadInputError("load")
-        tiles: List[NDArray[Any]] = [
-            view(buffer, part)
-            for buffer, part in zip(request.bufs, parts)  # noqa: B905  strict is Python 3.10's; the codec compared them
-        ]
+        tiles = ticket.arrays()
         if tiles[0].dtype.name not in loaded.dtypes:
             tiles = [to_float(tile) for tile in tiles]
         results = self._backend.upscale(Batch(tiles, request.seeds, request.params))
@@ -126,27 +122,39 @@ class Compute:
             raise UpscalerError(f"{len(results)} results for {len(tiles)} tiles")
         height, width = tiles[0].shape[:2]
         shape = (height * loaded.scale, width * loaded.scale, 3)
-        return tuple(deliver(result, shape, request.out_dtype, rounding=loaded.rounding) for result in results)
+        return tuple(
+            deliver(result, shape, request.out_dtype, rounding=loaded.rounding, out=ticket.room(index))
+            for index, result in enumerate(results)
+        )
 
 
 def deliver(
-    result: NDArray[Any], shape: Tuple[int, int, int], dtype: str, *, rounding: str = "half_even"
+    result: NDArray[Any],
+    shape: Tuple[int, int, int],
+    dtype: str,
+    *,
+    rounding: str = "half_even",
+    out: Optional[NDArray[Any]] = None,
 ) -> NDArray[Any]:
     """A backend's result in the dtype asked for, C order; one that has it already passes through.
 
+    ``out``: where it has to lie.
     UpscalerError for another shape, for a dtype that is no picture's, and for values that are not finite.
     """
     if result.shape != shape:
         raise UpscalerError(f"a result of shape {result.shape}, {shape} expected")
     if result.dtype.name == dtype and result.dtype.kind == "u":
-        return np.ascontiguousarray(result)
+        if out is None:
+            return np.ascontiguousarray(result)
+        np.copyto(out, result)
+        return out
     if result.dtype.kind == "f":
         # One pass that costs a fraction of the rounding: a single NaN or infinity reaches the sum.
         if not math.isfinite(float(result.sum(dtype=np.float32))):
             raise UpscalerError("the model produced values that are not finite")
     elif result.dtype.name not in ("uint8", "uint16"):
         raise UpscalerError(f"a result of dtype {result.dtype.name}")
-    return to_dtype(to_float(result), dtype, rounding=rounding)
+    return to_dtype(to_float(result), dtype, rounding=rounding, out=out)
 
 
 def _plain(result: LoadResult) -> LoadResult:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple, Type, TypeVar, cast
 
 import zmq
 
+from upx_protocol import ring
 from upx_protocol.arrays import Bytes, view
 from upx_protocol.codec import Received, decode, encode
 from upx_protocol.messages import (
@@ -14,8 +16,10 @@ from upx_protocol.messages import (
     Hello,
     Load,
     Loaded,
+    Mapped,
     Message,
     Reject,
+    Ring,
     Scalar,
     TileDone,
     Upscale,
@@ -25,6 +29,8 @@ from upx_protocol.version import NEWEST, OLDEST, Version
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from upx_protocol.ring import Memory
 
 
 M = TypeVar("M", bound=Message)
@@ -104,12 +110,34 @@ class FakeHost:
                 return received
             self.skipped.append(received)
 
-    def hello(self, *, oldest: Version = OLDEST, newest: Version = NEWEST, env: str = "", build: str = "") -> Welcome:
+    def hello(
+        self,
+        *,
+        oldest: Version = OLDEST,
+        newest: Version = NEWEST,
+        env: str = "",
+        build: str = "",
+        features: Tuple[str, ...] = (),
+    ) -> Welcome:
         """Open a session and wait for ``Welcome``."""
-        self.send(Hello(self.number(), oldest, newest, host="test", env=env, build=build), session="")
+        self.send(Hello(self.number(), oldest, newest, features, "test", env, build), session="")
         welcome = self.expect(Welcome)
         self.session = welcome.session
         return welcome
+
+    def share(self, size: int) -> Memory:
+        """Make a ring, offer it, and wait until it is mapped; AssertionError when it is refused."""
+        fd = ring.create(size)
+        try:
+            memory = ring.Memory(fd, size)
+            found = os.fstat(fd)
+            self.send(Ring(self.number(), os.getpid(), fd, found.st_dev, found.st_ino, size))
+            mapped = self.expect(Mapped)
+        finally:
+            os.close(fd)
+        if not mapped.ok:
+            raise AssertionError(mapped)
+        return memory
 
     def load(
         self, model: str, *, key: str = "key", files: Optional[Mapping[str, str]] = None, **params: Scalar

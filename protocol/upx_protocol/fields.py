@@ -24,6 +24,7 @@ MAX_TEXT = 16_384
 MAX_ITEMS = 256
 MAX_BUFFERS = 256
 _I63 = 2**63 - 1
+_SCALARS = (int, str, float, bool)
 
 
 def integer(name: str, value: Any) -> int:
@@ -118,18 +119,22 @@ def wire(check: Check, default: Any = dataclasses.MISSING, *, key: str = "") -> 
 class Wired:
     """Conversion between fields and a header's keys, driven by each field's check."""
 
-    _plan: ClassVar[Tuple[Tuple[str, str, Check, bool], ...]]
+    _plan: ClassVar[Tuple[Tuple[str, str, Check, str, Any], ...]]
 
     @classmethod
-    def plan(cls) -> Tuple[Tuple[str, str, Check, bool], ...]:
-        """(attribute, wire key, check, required) of each field; computed once a class."""
+    def plan(cls) -> Tuple[Tuple[str, str, Check, str, Any], ...]:
+        """(attribute, wire key, check, name in errors, default) of each field; computed once a class.
+
+        The default is ``dataclasses.MISSING`` for a required key, and ``dict`` where each message has its own.
+        """
         if "_plan" not in cls.__dict__:
             cls._plan = tuple(
                 (
                     f.name,
                     f.metadata["key"] or f.name,
                     f.metadata["check"],
-                    f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING,
+                    f"{cls.__name__}.{f.metadata['key'] or f.name}",
+                    f.default if f.default_factory is dataclasses.MISSING else dict,
                 )
                 for f in dataclasses.fields(cls)
             )
@@ -137,24 +142,29 @@ class Wired:
 
     def to_wire(self) -> Dict[str, Any]:
         """The header's own keys, ready for msgpack."""
-        return {key: _plain(getattr(self, name)) for name, key, _, _ in self.plan()}
+        return {key: _plain(getattr(self, name)) for name, key, _, _, _ in self.plan()}
 
     @classmethod
     def from_wire(cls: Type[W], header: Any) -> W:
         """Check a map and build the message; MalformedError names the first wrong key."""
         if type(header) is not dict:
             raise MalformedError(f"{cls.__name__} is no map")
-        values: Dict[str, Any] = {}
-        items = cast("Dict[str, Any]", header)
-        for name, key, check, required in cls.plan():
+        # Filled past the constructor: that of a frozen class takes as long as all checks together.
+        made = object.__new__(cls)
+        values, items = made.__dict__, cast("Dict[str, Any]", header)
+        for name, key, check, said, default in cls.plan():
             if key in items:
-                values[name] = check(f"{cls.__name__}.{key}", items[key])
-            elif required:
+                values[name] = check(said, items[key])
+            elif default is dataclasses.MISSING:
                 raise MalformedError(f"{cls.__name__} lacks {key}")
-        return cls(**values)
+            else:
+                values[name] = {} if default is dict else default
+        return made
 
 
 def _plain(value: Any) -> Any:
+    if type(value) in _SCALARS:
+        return value
     if isinstance(value, Buffer):
         return value.to_wire()
     if isinstance(value, tuple):

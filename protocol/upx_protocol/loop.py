@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Deque, List, Optional
 import zmq
 
 from upx_protocol import entry as registry
+from upx_protocol import ring
 from upx_protocol.actions import Action, Leave, Logged, Outcome, Retire, Run, Send
 from upx_protocol.codec import MAX_PARTS, Bytes, decode, encode
 from upx_protocol.curve import CurveKeys, Gate, secure
@@ -52,7 +53,14 @@ class Loop(threading.Thread):
         super().__init__(name="io", daemon=True)
         self.status = 0
         self._options, self._tasks, self._wake = options, tasks, wake
-        self._service = Service(options, now=time.monotonic(), pid=os.getpid(), memory=registry.resident_bytes)
+        near = options.endpoint.startswith("ipc:") and ring.supported()
+        self._service = Service(
+            options,
+            now=time.monotonic(),
+            pid=os.getpid(),
+            memory=registry.resident_bytes,
+            attach=ring.attach if near else None,
+        )
         self._outcomes: Deque[Outcome] = deque()
         self._logged = 0
         self._backlog: Deque[Send] = deque()

@@ -11,6 +11,7 @@ import numpy as np
 from upx_protocol.codec import MAX_HEADER, encode
 from upx_protocol.messages import (
     Accepted,
+    Buffer,
     Bye,
     Cancel,
     Cancelled,
@@ -22,6 +23,7 @@ from upx_protocol.messages import (
     Load,
     Loaded,
     Log,
+    Mapped,
     Message,
     Ping,
     Pong,
@@ -29,6 +31,7 @@ from upx_protocol.messages import (
     Ready,
     Reject,
     Release,
+    Ring,
     Started,
     TileDone,
     Unload,
@@ -45,6 +48,7 @@ Parts = List[bytes]
 _packb = cast("Callable[..., bytes]", msgpack.packb)
 _unpackb = cast("Callable[..., Any]", msgpack.unpackb)
 TILE = np.full((5, 6, 3), 77, np.uint8)
+SLOT = Buffer("uint8", (5, 6, 3), 90, "shm", 0, 1)
 
 
 def host_messages(session: str, load_id: str) -> List[Parts]:
@@ -54,12 +58,14 @@ def host_messages(session: str, load_id: str) -> List[Parts]:
         _parts(Upscale(9, 0, load_id, (), seeds=(1, 2, 3), params={"sleep": 0}), session, tiles),
         _parts(Upscale(10, 0, "another load", ()), session, tiles[:1]),
         _parts(Upscale(11, 0, load_id, (), out_dtype="float64"), session, tiles[:1]),
+        _parts(Upscale(12, 0, load_id, (SLOT, SLOT), outs=(SLOT, SLOT)), session),
     ]
     says: Sequence[Message] = (
         Load(2, "mangled", "model", files={"weights": "/nowhere"}, params={"a": 1, "b": None}),
         Unload(3),
         Cancel(9),
         Ping(1),
+        Ring(5, 1, 0, 2, 3, 1 << 20),
         Release((1, 2), (3, 4)),
         Bye("enough"),
     )
@@ -79,6 +85,8 @@ def worker_messages(session: str) -> List[Parts]:
         Failed(9, 0, "oom"),
         Cancelled(9, 0),
         Credit(1, 90),
+        Mapped(5),
+        TileDone(9, 0, 0, (SLOT,)),
         Pong(1),
         Progress(2, "reading", 1.0, 2.0),
         Log("INFO", "upx", "hello"),

@@ -47,6 +47,7 @@ __all__ = [
     "Load",
     "Loaded",
     "Log",
+    "Mapped",
     "Message",
     "Ping",
     "Pong",
@@ -54,6 +55,7 @@ __all__ = [
     "Ready",
     "Reject",
     "Release",
+    "Ring",
     "Scalar",
     "Started",
     "TileDone",
@@ -128,7 +130,8 @@ class Unload(Message):
 class Upscale(Message):
     """A batch of tiles of one shape (H, W, 3) and one dtype; buffer ``i`` is answered by ``TileDone`` ``i``.
 
-    ``seeds``: one per buffer, or empty; ``deadline_ms`` counts from ``Started``, 0 for none.
+    ``seeds``: one per buffer, or empty; ``deadline_ms`` counts from ``Started``, 0 for none. ``outs``: the slots that
+    the results go into, one per buffer, where the tiles lie in a ring.
     """
 
     id: int = wire(integer)
@@ -139,6 +142,7 @@ class Upscale(Message):
     seeds: Tuple[int, ...] = wire(many(integer), ())
     params: Mapping[str, Scalar] = wire(scalars, {})
     deadline_ms: int = wire(integer, 0)
+    outs: Tuple[Buffer, ...] = wire(buffers, ())
 
 
 @dataclass(frozen=True)
@@ -204,8 +208,29 @@ class Credit(Message):
 
 
 @dataclass(frozen=True)
+class Ring(Message):
+    """Memory to be shared: descriptor ``fd`` of process ``pid``, ``size`` bytes; its identity on this machine."""
+
+    id: int = wire(integer)
+    pid: int = wire(integer)
+    fd: int = wire(integer)
+    device: int = wire(integer)
+    inode: int = wire(integer)
+    size: int = wire(integer)
+
+
+@dataclass(frozen=True)
+class Mapped(Message):
+    """The answer to ``Ring``: whether its memory is shared from here on."""
+
+    id: int = wire(integer)
+    ok: bool = wire(flag, default=True)
+    message: str = wire(text, "")
+
+
+@dataclass(frozen=True)
 class Release(Message):
-    """The receiver is done with slots of the shared-memory ring."""
+    """Reserved: slots of a ring are given back by the answers themselves."""
 
     slots: Tuple[int, ...] = wire(many(integer))
     gens: Tuple[int, ...] = wire(many(integer))
@@ -289,6 +314,6 @@ KINDS: Dict[str, Type[Message]] = {
     cls.kind(): cls
     for cls in (
         *HANDSHAKES, Ready, Load, Loaded, Unload, Upscale, Accepted, Started, TileDone, Failed, Cancel, Cancelled,
-        Credit, Release, Ping, Pong, Progress, Log, Drain, Drained, Bye,
+        Credit, Ring, Mapped, Release, Ping, Pong, Progress, Log, Drain, Drained, Bye,
     )
 }  # fmt: skip

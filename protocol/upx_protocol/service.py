@@ -33,15 +33,18 @@ from upx_protocol.messages import (
     Hello,
     Load,
     Log,
+    Mapped,
     Ping,
     Pong,
     Ready,
     Reject,
+    Ring,
     Unload,
     Upscale,
     Welcome,
 )
 from upx_protocol.replies import Replies
+from upx_protocol.ring import SHM
 from upx_protocol.sessions import Session, Sessions, Ticket
 from upx_protocol.version import NEWEST, OLDEST, highest_common
 from upx_protocol.work import Work
@@ -49,6 +52,7 @@ from upx_protocol.work import Work
 if TYPE_CHECKING:
     from upx_protocol.codec import Received
     from upx_protocol.options import WorkerOptions
+    from upx_protocol.ring import Memory
 
 #: Seconds after which a silent host's session ends.
 SILENCE_S = 5.0
@@ -69,7 +73,10 @@ class Status:
 
 
 class Service:
-    """The worker's side of every conversation. ``memory`` returns the resident set in bytes, for ``Pong``."""
+    """The worker's side of every conversation.
+
+    ``memory`` returns the resident set in bytes, for ``Pong``; ``attach`` maps a ring, None where hosts are far away.
+    """
 
     def __init__(
         self,
@@ -79,11 +86,13 @@ class Service:
         pid: int = 0,
         token: Callable[[], str] = new_token,
         memory: Callable[[], int] = int,
+        attach: Optional[Callable[[Ring], Memory]] = None,
     ) -> None:
         self.sessions = Sessions(credit_tiles=options.credit_tiles, credit_bytes=options.credit_bytes)
         self._replies = Replies(self.sessions)
         self.work = Work(self.sessions, self._replies, token)
         self._options, self._pid, self._token, self._memory = options, pid, token, memory
+        self._attach = attach
         self._ready: Optional[Ready] = None
         self._alone_since = now
         self._drainers: List[Tuple[str, int]] = []
@@ -94,6 +103,7 @@ class Service:
             Load: self.work.load,
             Unload: self.work.unload,
             Cancel: self.work.cancel,
+            Ring: self._ring,
             Ping: self._ping,
             Drain: self._drain,
             Bye: self._bye,
@@ -108,7 +118,7 @@ class Service:
         elif session is not None:
             session.seen = now
             if isinstance(message, Upscale):
-                self.work.upscale(session, Ticket(session.name, message, received.buffers))
+                self.work.upscale(session, Ticket(session.name, message, received.buffers, session.ring))
             elif type(message) in self._handlers:
                 self._handlers[type(message)](session, message)
         elif isinstance(message, Upscale) or type(message) in self._handlers:
@@ -191,6 +201,7 @@ class Service:
             session=session.name,
             protocol=highest_common(hello.protocol_min, hello.protocol_max) or NEWEST,
             backend=self._options.backend,
+            features=tuple(name for name in hello.features if name == SHM and self._attach is not None),
             env=self._options.env,
             build=self._options.build,
             pid=self._pid,
@@ -226,6 +237,18 @@ class Service:
         )
         self._replies.say_all(self._ready)
         self.work.open()
+
+    def _ring(self, session: Session, offer: Ring) -> None:
+        """Map the memory that a host offers. One for each session, and for as long."""
+        why = "there is a ring already" if session.ring is not None else ""
+        if self._attach is None:
+            why = "no shared memory here"
+        elif not why:
+            try:
+                session.ring = self._attach(offer)
+            except (OSError, ValueError, OverflowError) as error:
+                why = str(error)[:200]
+        self._replies.say(session.name, Mapped(offer.id, ok=not why, message=why))
 
     def _ping(self, session: Session, message: Ping) -> None:
         pong = Pong(message.nonce, self.work.queued, len(self.sessions), self._memory(), self.work.tiles_done)

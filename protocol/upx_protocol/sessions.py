@@ -7,11 +7,17 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Deque, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Deque, Dict, List, Optional, Tuple
+
+from upx_protocol.arrays import view
+from upx_protocol.ring import COMPLAINT
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from upx_protocol.codec import Bytes
     from upx_protocol.messages import Upscale
+    from upx_protocol.ring import Memory
 
 #: Hosts that a worker serves at a time.
 MAX_SESSIONS = 64
@@ -19,11 +25,12 @@ MAX_SESSIONS = 64
 
 @dataclass(frozen=True)
 class Ticket:
-    """A batch that was let in: whose it is, what it cost, and its tiles as they came."""
+    """A batch that was let in: whose it is, what it cost, and its tiles: as they came, or where they lie."""
 
     session: str
     request: Upscale
     parts: Tuple[Bytes, ...]
+    ring: Optional[Memory] = None
 
     @property
     def key(self) -> Tuple[int, int]:
@@ -46,10 +53,23 @@ class Ticket:
         height, width = self.request.bufs[0].shape[:2]
         return height * width * self.tiles
 
+    def arrays(self) -> List[NDArray[Any]]:
+        """The tiles, read-only."""
+        if self.ring is not None and self.request.outs:
+            return [self.ring.read(buffer) for buffer in self.request.bufs]
+        # The codec compared their numbers.
+        return [view(buffer, part) for buffer, part in zip(self.request.bufs, self.parts)]  # noqa: B905
+
+    def room(self, index: int) -> Optional[NDArray[Any]]:
+        """Where a tile's result has to lie; None for one that travels. TransientError for a slot that is lost."""
+        if self.ring is None or not self.request.outs:
+            return None
+        return self.ring.room(self.request.outs[index])
+
 
 @dataclass
 class Session:
-    """One host: its credit, its queue, and how much it was served."""
+    """One host: its credit, its queue, how much it was served, its ring and the newest generation seen there."""
 
     peer: bytes
     name: str
@@ -60,6 +80,8 @@ class Session:
     queue: Deque[Ticket] = field(default_factory=deque["Ticket"])
     spent_tiles: int = 0
     spent_bytes: int = 0
+    ring: Optional[Memory] = None
+    gen: int = 0
 
     def charge(self, tiles: int, nbytes: int) -> bool:
         """Spend credit; False, with nothing spent, where it does not suffice.
@@ -78,6 +100,18 @@ class Session:
         """Credit that was given back to the host."""
         self.spent_tiles = max(0, self.spent_tiles - tiles)
         self.spent_bytes = max(0, self.spent_bytes - nbytes)
+
+    def lends(self, request: Upscale) -> str:
+        """Why a batch's slots cannot be used; empty where they can. Each generation is newer than all before it."""
+        newest, ring = self.gen, self.ring
+        for buffer in (*request.bufs, *request.outs):
+            if ring is None or not ring.holds(buffer):
+                return f"{COMPLAINT}slot {buffer.slot} lies outside"
+            if buffer.gen <= newest or not ring.stamped(buffer):
+                return f"{COMPLAINT}slot {buffer.slot} is not of generation {buffer.gen}"
+            newest = buffer.gen
+        self.gen = newest
+        return ""
 
 
 class Sessions:

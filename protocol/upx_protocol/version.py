@@ -17,7 +17,7 @@ class Version(NamedTuple):
 
 #: The oldest and the newest version that this package speaks.
 OLDEST = Version(1, 0)
-NEWEST = Version(1, 0)
+NEWEST = Version(1, 1)
 
 #: The layout of ``Hello``, ``Welcome`` and ``Reject``; frozen for ever, so that any two versions can say no politely.
 HANDSHAKE = 1

@@ -26,6 +26,7 @@ from upx_protocol.messages import (
     Upscale,
 )
 from upx_protocol.resident import Resident, Waiter
+from upx_protocol.ring import COMPLAINT
 
 if TYPE_CHECKING:
     from upx_protocol.actions import Advanced
@@ -121,7 +122,8 @@ class Work:
             self._give_up(ticket, refusal)
             return
         self._sessions.push(session, ticket)
-        self._replies.say(session.name, Accepted(request.id, request.attempt))
+        if not request.outs:
+            self._replies.say(session.name, Accepted(request.id, request.attempt))
         self._dispatch()
 
     def _refusal(self, session: Session, ticket: Ticket) -> Optional[Failure]:
@@ -132,14 +134,24 @@ class Work:
             return STALE
         if request.out_dtype not in ITEM_SIZES:
             return Failure("input", False, f"out_dtype {request.out_dtype[:32]!r}")
-        if any(buffer.loc != "inline" for buffer in request.bufs):
-            return Failure("input", False, "no shared memory was agreed on")
         mine = list(session.queue)
         if computing is not None and computing.session == session.name:
             mine.append(computing)
         if any(other.key == ticket.key for other in mine):
             return Failure("input", False, "a batch of this id and attempt is here already")
-        return None
+        return self._slots_refused(session, request) if request.outs else None
+
+    def _slots_refused(self, session: Session, request: Upscale) -> Optional[Failure]:
+        """Slots that must not be used are no fault of the tiles: they can be sent again, inline."""
+        if session.ring is None:
+            return Failure("input", False, "no shared memory was agreed on")
+        scale = self.resident.loaded.scale if self.resident.loaded is not None else 1
+        height, width = request.bufs[0].shape[:2]
+        shape, out = (height * scale, width * scale, 3), request.outs[0]
+        if (out.shape, out.dtype) != (shape, request.out_dtype):
+            return Failure("transient", True, f"{COMPLAINT}{out.dtype} {out.shape} is no room for {shape}")
+        why = session.lends(request)
+        return Failure("transient", True, why) if why else None
 
     def cancel(self, session: Session, message: Cancel) -> None:
         """Drop a queued batch at once; one that is being computed answers when it ends."""
@@ -211,7 +223,7 @@ class Work:
 
     def _batch_ended(self, ticket: Ticket, outcome: BatchEnded, *, cancelled: bool) -> None:
         request: Upscale = ticket.request
-        self.tiles_done += len(outcome.results)
+        self.tiles_done += ticket.tiles if outcome.failure is None else 0
         if cancelled:
             self._replies.say(ticket.session, Cancelled(request.id, request.attempt))
             self._give_back(ticket)
@@ -219,7 +231,18 @@ class Work:
             self._give_up(ticket, outcome.failure)
         else:
             share = outcome.seconds / ticket.tiles
+            if request.outs:
+                self._answer_in_ring(ticket, share)
+                return
             for index, array in enumerate(outcome.results):
                 done = TileDone(request.id, request.attempt, index, (), share)
                 self._replies.say(ticket.session, done, (array,))
                 self._replies.say(ticket.session, Credit(1, request.bufs[index].nbytes))
+
+    def _answer_in_ring(self, ticket: Ticket, seconds: float) -> None:
+        """The answer alone gives slots and credit back: small messages are what costs time here."""
+        request, session = ticket.request, self._sessions.named(ticket.session)
+        for index, out in enumerate(request.outs):
+            self._replies.say(ticket.session, TileDone(request.id, request.attempt, index, (out,), seconds))
+        if session is not None:
+            session.refund(ticket.tiles, ticket.nbytes)

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 BUFFER = Buffer("uint8", (4, 4, 3), 48)
+SLOT = Buffer("uint8", (4, 4, 3), 48, loc="shm", slot=1, gen=1)
 
 
 class Bench:
@@ -226,7 +227,7 @@ def test_a_credit_that_could_not_be_sent_is_still_spent(bench: Bench) -> None:
     [
         (upscale(9, "another load"), "input", "load"),
         (upscale(9, "right", out_dtype="int7"), "input", "out_dtype"),
-        (Upscale(9, 0, "right", (Buffer("uint8", (4, 4, 3), 48, loc="shm", slot=1, gen=1),)), "input", "shared"),
+        (Upscale(9, 0, "right", (SLOT,), outs=(SLOT,)), "input", "shared"),
     ],
 )
 def test_a_batch_that_cannot_be_computed_fails_and_its_credit_comes_back(

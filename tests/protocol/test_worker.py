@@ -30,7 +30,7 @@ from upx_protocol.messages import (
     Unload,
     Upscale,
 )
-from upx_protocol.version import Version
+from upx_protocol.version import NEWEST, Version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -230,7 +230,7 @@ def test_another_version_is_refused_with_both_ranges(
     host.send(Hello(1, Version(2, 0), Version(3, 1)))
     reject = host.expect(Reject)
     assert reject.reason == "version"
-    assert reject.protocol_max == Version(1, 0)
+    assert reject.protocol_max == NEWEST
     assert "2.0 to 3.1" in reject.message
     host.hello(newest=Version(9, 0))
 
@@ -290,7 +290,7 @@ def test_a_batch_that_names_shared_memory_is_refused_since_none_was_agreed_on(
 
     host = connect(start())
     host.load("any")
-    buffer = Buffer("uint8", (1, 1, 3), 3, loc="shm", slot=0, gen=0)
-    host.send(Upscale(70, 0, host.load_id, (buffer,)))
+    buffer = Buffer("uint8", (1, 1, 3), 3, loc="shm", slot=0, gen=1)
+    host.send(Upscale(70, 0, host.load_id, (buffer,), outs=(buffer,)))
     failed = host.expect(Failed)
     assert (failed.id, failed.failure) == (70, "input")

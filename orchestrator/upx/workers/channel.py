@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from upx.workers.endpoints import ClientKeys, Transport
+    from upx_protocol.arrays import Bytes
     from upx_protocol.codec import Received
     from upx_protocol.messages import Message
 
@@ -146,12 +147,14 @@ class Channel:
         """What has come, a few dozen messages at most; bytes that are no message come as the error they are."""
         for _ in range(AT_A_TIME):
             try:
-                frames = self._socket.recv_multipart(flags=zmq.NOBLOCK, copy=False)
+                parts: list[Bytes] = [self._socket.recv(zmq.NOBLOCK)]
             except zmq.Again:
                 return
-            try:
+            while self._socket.getsockopt(zmq.RCVMORE):
                 # The buffers refer to the frames' memory and keep it: results are never copied.
-                yield decode([cast("Any", frame).buffer for frame in frames])
+                parts.append(cast("Any", self._socket.recv(zmq.NOBLOCK, copy=False)).buffer)
+            try:
+                yield decode(parts)
             except ProtocolError as error:
                 yield error
 

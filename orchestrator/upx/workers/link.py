@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Literal
 
 from upx.errors import UpxError
-from upx.workers import faults, registry, verdict
+from upx.workers import faults, registry, ring, verdict
 from upx.workers.conversation import Conversation
 from upx.workers.events import WorkerDied, WorkerReady
 from upx.workers.happenings import Died, Happening, Serving, StartFailed
@@ -119,6 +119,7 @@ class Link:
             self.talk = Conversation(
                 self.number, found.info.name, self._plan, self._channel,
                 timeouts=self._timeouts, report=self._report, leaving=self._is_leaving,
+                share=self._plan.share and ring.possible(found.info.endpoint),
             )  # fmt: skip
             self.talk.greet(now)
         return []
@@ -252,6 +253,8 @@ class Link:
                 self._launch.bury(self._found.info if self._found is not None else None)
             self.process.release()
             self.process = None
+        if self.talk is not None:
+            self.talk.close()
         self._name = self.name
         self.talk = self._found = None
         self._phase, self._noticed = "over", 0.0

@@ -27,7 +27,8 @@ class WorkerPlan:
     environment. ``env_lock``: a file on which a shared lock is held while a worker lives. ``weights`` is the digest
     of ``files``; ``params`` are those that a load needs. ``workers``: at most so many at a time. ``keep_alive``:
     0 ties a worker to this host, None keeps it for ever, else it leaves after so many seconds without a host.
-    ``memory``: bytes that one worker needs, 0 where unknown.
+    ``memory``: bytes that one worker needs, 0 where unknown. ``share``: tiles lie in memory that host and worker
+    both map, where the system has it.
     """
 
     backend: str
@@ -49,6 +50,7 @@ class WorkerPlan:
     workers: int = 1
     keep_alive: float | None = 0
     memory: int = 0
+    share: bool = True
 
     @property
     def tied(self) -> bool:

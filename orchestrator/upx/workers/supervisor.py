@@ -146,6 +146,9 @@ class Supervisor(threading.Thread):
         if now - self._ticked >= TICK_S:
             self._ticked = now
             self._step(Tick(now))
+            for link in self._links.values():
+                if link.talk is not None:
+                    link.talk.tidy(now)
         self.io_seconds = time.thread_time()
 
     def _step(self, happening: Happening) -> None:
@@ -182,7 +185,7 @@ class Supervisor(threading.Thread):
         seeds = tuple(tile.seed for tile in tiles if tile.seed is not None)
         request = Request([tile.array for tile in tiles], tiles[0].out_dtype, seeds, tiles[0].params)
         try:
-            link.talk.send_batch(it.batch, request)
+            link.talk.send_batch(it.batch, request, time.monotonic())
         except (ProtocolError, TypeError, ValueError, OverflowError) as error:
             why = f"it cannot be sent: {error}"
             self._inbox.append(

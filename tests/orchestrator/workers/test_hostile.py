@@ -65,7 +65,7 @@ def fake(settings, detached, open_pool):
 
 def test_a_worker_of_another_version_is_refused_with_both_ranges_named(fake) -> None:
     eyes = fake(Conduct(versions=(Version(7, 1), Version(8, 2))))
-    with pytest.raises(errors.ProtocolVersionError, match=r"7\.1 to 8\.2.*1\.0 to 1\.0") as caught:
+    with pytest.raises(errors.ProtocolVersionError, match=r"7\.1 to 8\.2.*1\.0 to 1\.1") as caught:
         eyes.pool.ready(30)
     assert caught.value.exit_code == 7
     assert "upx stop" in caught.value.hint

@@ -1,0 +1,1 @@
+"""A backend of the bench: holds its results, so that a round trip measures everything but the computing."""
