@@ -61,6 +61,8 @@ class Compute:
                 report(self._upscale(task.ticket))
             else:
                 report(self._unload())
+            # It holds the memory of its tiles, and the next may come in hours.
+            del task
 
     def _import(self) -> Outcome:
         try:

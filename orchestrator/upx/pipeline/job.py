@@ -38,6 +38,10 @@ class TileAnswer(Protocol):
         """Compute time."""
         ...
 
+    def release(self) -> None:
+        """Let go of the pixels, which may lie in memory that workers need."""
+        ...
+
 
 class Pool(Protocol):
     """The workers as a job sees them."""

@@ -252,6 +252,7 @@ class _Run:
         self.stages.seconds["inference"] += answer.seconds
         with self.stages.measure("stitch"):
             bands = stitcher.add(index, unpad(answer.array, plan.boxes[index], channels.scale))
+        answer.release()
         for top, band in bands:
             finish(top, band)
 

@@ -40,3 +40,5 @@ class Courier:
                 parcel()
             except Exception:
                 log.exception("a callback failed")
+            # It holds a result, whose memory a worker may be waiting for.
+            del parcel

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from concurrent.futures import Future
@@ -14,13 +16,23 @@ if TYPE_CHECKING:
     from upx_protocol.messages import Scalar
 
 
-@dataclass(frozen=True, slots=True)
+NOTHING = np.empty((0, 0, 3), np.uint8)
+
+
+@dataclass(slots=True)
 class TileResult:
-    """One enlarged tile: a read-only view (H * scale, W * scale, 3) of what came; compute seconds; who did it."""
+    """One enlarged tile: a read-only view (H * scale, W * scale, 3) of what came; compute seconds; who did it.
+
+    The array may lie in memory that is shared with the worker, which has little of it: ``release`` what was read.
+    """
 
     array: NDArray[Any]
     seconds: float
     worker: str
+
+    def release(self) -> None:
+        """Let go of the array. Its memory is used again once nobody holds a view of it, and not before."""
+        self.array = NOTHING
 
 
 @dataclass(frozen=True, slots=True)

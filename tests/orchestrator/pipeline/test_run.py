@@ -23,10 +23,13 @@ from upx.specs import BackendSpec, Capabilities, EnvSpec, ModelSpec, SizeRequire
 from upx_protocol.arrays import to_dtype, to_float
 
 
-@dataclass(frozen=True)
+@dataclass
 class Answer:
     array: np.ndarray
     seconds: float = 0.0
+
+    def release(self) -> None:
+        self.array = np.empty((0, 0, 3), np.uint8)
 
 
 @dataclass
