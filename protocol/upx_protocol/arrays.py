@@ -42,6 +42,10 @@ def check_buffer(buffer: Buffer) -> None:
         raise MalformedError("shape of a buffer")
     if math.prod(buffer.shape) * size != buffer.nbytes:
         raise MalformedError("nbytes contradicts shape and dtype")
+    _check_place(buffer)
+
+
+def _check_place(buffer: Buffer) -> None:
     if buffer.loc not in ("inline", "shm") or buffer.codec != "raw":
         raise MalformedError("location or codec of a buffer")
     if buffer.loc == "shm" and (buffer.slot < 0 or buffer.gen < 1):
@@ -49,14 +53,19 @@ def check_buffer(buffer: Buffer) -> None:
 
 
 def check_tiles(buffers: Sequence[Buffer]) -> None:
-    """MalformedError unless these are tiles of one dtype and one shape (H, W, 3)."""
+    """MalformedError unless these describe tiles of one dtype and one shape (H, W, 3)."""
     if not buffers:
         raise MalformedError("no buffers")
     first = buffers[0]
+    check_buffer(first)
     if len(first.shape) != TILE_DIMENSIONS or first.shape[2] != CHANNELS:
         raise MalformedError("a tile is (H, W, 3)")
-    if any(other.shape != first.shape or other.dtype != first.dtype for other in buffers):
-        raise MalformedError("tiles of different shapes or dtypes")
+    for other in buffers[1:]:
+        if other.shape != first.shape or other.dtype != first.dtype:
+            raise MalformedError("tiles of different shapes or dtypes")
+        if other.nbytes != first.nbytes:
+            raise MalformedError("nbytes contradicts shape and dtype")
+        _check_place(other)
 
 
 def view(buffer: Buffer, part: Bytes, *, writeable: bool = False) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence, Tuple, Un
 import msgpack
 from msgpack import fallback
 
-from upx_protocol.arrays import Bytes, as_buffer, check_buffer, check_tiles, describe
+from upx_protocol.arrays import Bytes, as_buffer, check_tiles, describe
 from upx_protocol.errors import MalformedError, UnknownKindError
 from upx_protocol.messages import HANDSHAKES, KINDS, Buffer, Message, TileDone, Unknown, Upscale
 from upx_protocol.version import HANDSHAKE, NEWEST
@@ -119,8 +119,6 @@ def _check_buffers(message: Message, buffers: Tuple[Bytes, ...]) -> None:
     inline = [buffer for buffer in described if buffer.loc == "inline"]
     if len(inline) != len(buffers):
         raise MalformedError(f"{len(buffers)} buffers, {len(inline)} described")
-    for buffer in described:
-        check_buffer(buffer)
     if isinstance(message, Upscale):
         check_tiles(described)
         _check_slots(message)
@@ -137,12 +135,10 @@ def _check_buffers(message: Message, buffers: Tuple[Bytes, ...]) -> None:
 
 def _check_slots(message: Upscale) -> None:
     """A batch lies in a ring as a whole, tiles and results, or travels as a whole."""
-    shared = [buffer.loc == "shm" for buffer in (*message.bufs, *message.outs)]
-    if any(shared) and (not all(shared) or len(message.outs) != len(message.bufs)):
+    bufs, outs = message.bufs, message.outs
+    shared = sum(buffer.loc == "shm" for buffer in (*bufs, *outs))
+    if not shared and not outs:
+        return
+    if shared != len(bufs) + len(outs) or len(bufs) != len(outs):
         raise MalformedError("only a part of the batch lies in a ring")
-    if message.outs:
-        if not all(shared):
-            raise MalformedError("results without a slot")
-        check_tiles(message.outs)
-    for out in message.outs:
-        check_buffer(out)
+    check_tiles(outs)

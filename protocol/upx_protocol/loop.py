@@ -53,6 +53,7 @@ class Loop(threading.Thread):
         super().__init__(name="io", daemon=True)
         self.status = 0
         self._options, self._tasks, self._wake = options, tasks, wake
+        self._bell = wake.reader.fileno()
         near = options.endpoint.startswith("ipc:") and ring.supported()
         self._service = Service(
             options,
@@ -117,14 +118,17 @@ class Loop(threading.Thread):
 
     def _serve(self) -> None:
         self._poller.register(self._router, zmq.POLLIN)
-        self._poller.register(self._wake.reader, zmq.POLLIN)
+        self._poller.register(self._bell, zmq.POLLIN)
         if self._gate is not None:
             self._poller.register(self._gate.socket, zmq.POLLIN)
         last = checked = written = time.monotonic()
         shown = (0, "")
         while self._leaving is None:
-            self._poller.poll(BUSY_POLL_MS if self._backlog else POLL_MS)
-            self._woken()
+            ready = self._poller.poll(BUSY_POLL_MS if self._backlog else POLL_MS)
+            if any(what == self._bell for what, _ in ready):
+                self._woken()
+            if self._gate is not None:
+                self._gate.answer()
             self._hear()
             now = time.monotonic()
             unheard = now - last if now - last > GAP_S else 0.0
@@ -146,8 +150,6 @@ class Loop(threading.Thread):
             self._vanish()
         if TERM in reasons:
             self._act(self._service.drain(time.monotonic(), within=TERM_S))
-        if self._gate is not None:
-            self._gate.answer()
         while self._outcomes:
             outcome = self._outcomes.popleft()
             if isinstance(outcome, Logged):
@@ -161,10 +163,10 @@ class Loop(threading.Thread):
 
     def _hear(self) -> None:
         for _ in range(BURST):
-            try:
-                peer = self._router.recv(zmq.NOBLOCK)
-            except zmq.Again:
+            # Asking first: an exception for every message costs more than the message.
+            if not int(self._router.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                 return
+            peer = self._router.recv(zmq.NOBLOCK)
             parts, now = self._rest(), time.monotonic()
             try:
                 received = decode(parts)

@@ -35,7 +35,7 @@ class Wake:
             return
 
     def reasons(self) -> bytes:
-        """Why it was woken since the last call."""
+        """Why it was woken since the last call; to be called when ``reader`` has something."""
         try:
             return self.reader.recv(65_536)
         except BlockingIOError:

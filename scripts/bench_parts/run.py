@@ -21,6 +21,7 @@ PARTS = {
     "pull": "fetching against curl, tee and sha256sum",
     "hitsr": "HiT-SR on one thread, against a matrix product",
     "generative": "VARSR and TSD-SR in small sizes on one thread, against a matrix product",
+    "transport": "tiles there and back against a memory copy and Appose",
     "isolation": "against a bare loop in one process",
 }
 # Run when they are named: minutes, and gigabytes of disk and memory.

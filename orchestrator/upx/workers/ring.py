@@ -168,7 +168,7 @@ class HostRing:
         if slot is None:
             return None
         self._gen += 1
-        return Buffer(dtype, tuple(shape), nbytes, "shm", slot, self._gen)
+        return Buffer.in_ring(dtype, shape, nbytes, slot, self._gen)
 
     def _give(self, buffers: Sequence[Buffer]) -> None:
         for buffer in buffers:
