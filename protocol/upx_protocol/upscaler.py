@@ -62,7 +62,10 @@ class DeviceInfo:
 
 @dataclass(frozen=True)
 class Batch:
-    """Tiles of one shape and dtype: each (H, W, 3) RGB, read-only. ``seeds``: one per tile, or empty."""
+    """Tiles of one shape and dtype: each (H, W, 3) RGB, read-only. ``seeds``: one per tile, or empty.
+
+    A tile holds until ``upscale`` returns; then its memory may be another's.
+    """
 
     tiles: Sequence[NDArray[Any]]
     seeds: Tuple[int, ...] = ()

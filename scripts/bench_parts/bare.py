@@ -21,12 +21,13 @@ PILLOW = "pillow>=11.1"
 
 def side_venv() -> tuple[Path, Path, Path]:
     """(python, param, bin): the packages of span's lock and Pillow, and the network's two files."""
-    from upx.assets.find import find_assets
+    from upx.assets.find import Finder
     from upx.catalog import Catalog
     from upx.config import Settings
     from upx.venvs.venv import site_packages_path
 
-    spec = Catalog(Settings.from_env(environment())).backend("span")
+    settings = Settings.from_env(environment())
+    spec = Catalog(settings).backend("span")
     folder = OUT / "side-venv"
     python = folder / "bin" / "python"
     if not (folder / "ready").exists():
@@ -34,7 +35,9 @@ def side_venv() -> tuple[Path, Path, Path]:
         _uv("pip", "sync", "--quiet", "--require-hashes", "--python", python, spec.env.lock)
         _uv("pip", "install", "--quiet", "--python", python, PILLOW)
         (folder / "ready").touch()
-    files = find_assets(spec.model(spec.default_model), site_packages_path(folder), backend="span")
+    finder = Finder(settings, spec, site_packages=site_packages_path(folder))
+    model = spec.model(spec.default_model)
+    files = {asset.role: finder.find(model, asset).path for asset in model.assets}
     return python, files["param"], files["weights"]
 
 

@@ -22,6 +22,7 @@ PARTS = {
     "hitsr": "HiT-SR on one thread, against a matrix product",
     "generative": "VARSR and TSD-SR in small sizes on one thread, against a matrix product",
     "transport": "tiles there and back against a memory copy and Appose",
+    "nearest": "host and transport at a job with nearest, ring and socket",
     "isolation": "against a bare loop in one process",
 }
 # Run when they are named: minutes, and gigabytes of disk and memory.

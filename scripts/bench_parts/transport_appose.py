@@ -68,10 +68,13 @@ def trip(service: Service, tiles: appose.NDArray, results: appose.NDArray, priva
 
 
 def cpu() -> float:
-    """CPU seconds of this process and its worker so far, with those of threads that have ended."""
-    worker = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()[0]
-    fields = Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()
-    return time.process_time() + (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """CPU seconds of this process and its children so far, with those of threads that have ended."""
+    total = time.process_time()
+    for task in Path("/proc/self/task").iterdir():
+        for child in (task / "children").read_text().split():
+            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
 
 
 if __name__ == "__main__":

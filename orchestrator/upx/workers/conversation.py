@@ -303,9 +303,9 @@ class Conversation:
             return []
         self._forgotten = 0
         answer = Answer(message.bufs[0], part, message.seconds, self.name, self.capabilities.scale)
-        done = TileDone(now, self.worker, message.id, message.attempt, message.index, answer)
         # What lay in the ring gives its credit back by being answered.
-        return [done, Credited(now, self.worker, 1, lent.nbytes)] if lent is not None else [done]
+        credit = lent.nbytes if lent is not None else 0
+        return [TileDone(now, self.worker, message.id, message.attempt, message.index, answer, credit)]
 
     def _mapped(self, message: wire.Mapped, _now: float) -> list[Happening]:
         if self._ring is not None:

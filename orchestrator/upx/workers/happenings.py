@@ -94,12 +94,13 @@ class BatchStarted(FromWorker):
 
 @dataclass(frozen=True, slots=True)
 class TileDone(FromWorker):
-    """One tile's answer; ``payload`` is passed on unseen."""
+    """One tile's answer; ``payload`` is passed on unseen. ``credit``: bytes for one tile more, where it brings them."""
 
     batch: int
     attempt: int
     index: int
     payload: object
+    credit: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,8 @@ def _batch_started(draft: Draft, it: BatchStarted) -> None:
 
 
 def _tile_done(draft: Draft, it: TileDone) -> None:
+    if it.credit:
+        _credited(draft, Credited(it.now, it.worker, 1, it.credit))
     sent = draft.find(it.worker, it.batch, it.attempt)
     if sent is None or it.index in sent.batch.done or not 0 <= it.index < len(sent.batch.tiles):
         return
