@@ -100,7 +100,8 @@ class HostRing:
         self, batch: tuple[int, int], arrays: Sequence[NDArray[Any]], *, scale: int, out_dtype: str, now: float
     ) -> Loan | None:
         """Slots for a batch, its tiles written there; None where it has to travel inline."""
-        if not self.usable or batch in self._loans:
+        known = out_dtype in ITEM_SIZES and arrays[0].dtype.name in ITEM_SIZES
+        if not self.usable or not known or batch in self._loans:
             return None
         self._collect()
         height, width = arrays[0].shape[:2]
@@ -157,11 +158,11 @@ class HostRing:
 
     def trim(self, now: float) -> None:
         """Give the memory back when no tile came for a while."""
-        if self._dirty and not self._loans and now - self._used > IDLE_S:
+        if (self._dirty or self._let_go) and not self._loans and now - self._used > IDLE_S:
             self._collect()
             for start, units in self._slots.free:
                 self._memory.forget(start, units)
-            self._dirty = not self._slots.idle
+            self._dirty = False
 
     def _take(self, dtype: str, shape: tuple[int, ...], nbytes: int) -> Buffer | None:
         slot = self._slots.take(units_of(nbytes))

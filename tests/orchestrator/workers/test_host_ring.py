@@ -164,6 +164,14 @@ def test_what_has_no_room_is_not_lent_and_leaves_nothing_taken(ring) -> None:
     assert ring._slots.idle
 
 
+def test_dtypes_that_no_wire_knows_are_left_to_the_worker_to_refuse(ring, open_pool, plan) -> None:
+    assert lend(ring, 1, TILE.astype(np.float64)) is None
+    assert ring.lend((1, 0), [TILE], scale=4, out_dtype="int7", now=0.0) is None
+    eyes = open_pool(plan)
+    assert isinstance(eyes.submit(TILE, out_dtype="int7")[0].exception(30), Exception)
+    assert np.array_equal(eyes.up(TILE)[0], enlarged(TILE))
+
+
 def test_nothing_is_lent_before_the_worker_has_confirmed_nor_after_it_has_refused() -> None:
     for ok in (None, False):
         ring = HostRing(MEGABYTE)
