@@ -140,8 +140,19 @@ class UnloadEnded:
 
 
 @dataclass(frozen=True)
+class TilePlaced:
+    """A tile's result lies in its slot of the ring, as those before it do. ``seconds``: its share of the computing."""
+
+    index: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class BatchEnded:
-    """A batch ended, well where there is no ``failure``: one array per tile, in the dtype asked for."""
+    """A batch ended, well where there is no ``failure``: one array per tile, in the dtype asked for.
+
+    No array for a batch in the ring, whose results were placed one by one.
+    """
 
     results: Tuple[NDArray[Any], ...] = ()
     failure: Optional[Failure] = None
@@ -158,4 +169,4 @@ class Logged:
     time: float
 
 
-Outcome = Union[Imported, ImportFailed, Advanced, LoadEnded, UnloadEnded, BatchEnded, Logged]
+Outcome = Union[Imported, ImportFailed, Advanced, LoadEnded, UnloadEnded, TilePlaced, BatchEnded, Logged]

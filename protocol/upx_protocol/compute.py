@@ -21,6 +21,7 @@ from upx_protocol.actions import (
     LoadTask,
     Outcome,
     Task,
+    TilePlaced,
     UnloadEnded,
 )
 from upx_protocol.arrays import to_dtype, to_float
@@ -58,7 +59,7 @@ class Compute:
             if isinstance(task, LoadTask):
                 report(self._load(task, report))
             elif isinstance(task, BatchTask):
-                report(self._upscale(task.ticket))
+                report(self._upscale(task.ticket, report))
             else:
                 report(self._unload())
             # It holds the memory of its tiles, and the next may come in hours.
@@ -104,16 +105,16 @@ class Compute:
             return UnloadEnded(_failure(error, "unloading"))
         return UnloadEnded()
 
-    def _upscale(self, ticket: Ticket) -> BatchEnded:
+    def _upscale(self, ticket: Ticket, report: Callable[[Outcome], None]) -> BatchEnded:
         started = time.perf_counter()
         try:
-            results = self._results(ticket)
+            results = self._results(ticket, report)
         except CAUGHT as error:
             return BatchEnded(failure=_failure(error, f"batch {ticket.request.id}"))
         return BatchEnded(results, seconds=time.perf_counter() - started)
 
-    def _results(self, ticket: Ticket) -> Tuple[NDArray[Any], ...]:
-        loaded, request = self._loaded, ticket.request
+    def _results(self, ticket: Ticket, report: Callable[[Outcome], None]) -> Tuple[NDArray[Any], ...]:
+        loaded, request, started = self._loaded, ticket.request, time.perf_counter()
         if loaded is None:
             raise BadInputError("load")
         tiles = ticket.arrays()
@@ -124,10 +125,15 @@ class Compute:
             raise UpscalerError(f"{len(results)} results for {len(tiles)} tiles")
         height, width = tiles[0].shape[:2]
         shape = (height * loaded.scale, width * loaded.scale, 3)
-        return tuple(
+        if not request.outs:
+            return tuple(deliver(result, shape, request.out_dtype, rounding=loaded.rounding) for result in results)
+        share = (time.perf_counter() - started) / len(tiles)
+        for index, result in enumerate(results):
+            began = time.perf_counter()
             deliver(result, shape, request.out_dtype, rounding=loaded.rounding, out=ticket.room(index))
-            for index, result in enumerate(results)
-        )
+            # The host reads this one while the next is written.
+            report(TilePlaced(index, share + time.perf_counter() - began))
+        return ()
 
 
 def deliver(

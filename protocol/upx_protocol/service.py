@@ -23,6 +23,7 @@ from upx_protocol.actions import (
     Outcome,
     Retire,
     Send,
+    TilePlaced,
 )
 from upx_protocol.messages import (
     Bye,
@@ -137,6 +138,8 @@ class Service:
             self._replies.say_all(Log(outcome.level, outcome.logger, outcome.message, outcome.time))
         elif isinstance(outcome, Advanced):
             self.work.advanced(outcome)
+        elif isinstance(outcome, TilePlaced):
+            self.work.placed(outcome)
         elif isinstance(outcome, Imported):
             self._imported(outcome)
         elif isinstance(outcome, ImportFailed):

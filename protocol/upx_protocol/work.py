@@ -9,7 +9,18 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Callable, Deque, Optional, Union
 
-from upx_protocol.actions import BatchEnded, BatchTask, Failure, LoadEnded, LoadTask, Run, Task, UnloadEnded, UnloadTask
+from upx_protocol.actions import (
+    BatchEnded,
+    BatchTask,
+    Failure,
+    LoadEnded,
+    LoadTask,
+    Run,
+    Task,
+    TilePlaced,
+    UnloadEnded,
+    UnloadTask,
+)
 from upx_protocol.arrays import ITEM_SIZES
 from upx_protocol.messages import (
     Accepted,
@@ -49,6 +60,7 @@ class Work:
         self._control: Deque[Union[LoadTask, UnloadTask]] = deque()
         self._running: Optional[Task] = None
         self._cancelled = False
+        self._placed = 0
 
     @property
     def idle(self) -> bool:
@@ -164,12 +176,15 @@ class Work:
         if ticket is not None:
             self._give_back(ticket)
 
-    def _give_up(self, ticket: Ticket, failure: Failure) -> None:
+    def _give_up(self, ticket: Ticket, failure: Failure, placed: int = 0) -> None:
         self._replies.fail(ticket.session, ticket.request.id, ticket.request.attempt, failure)
-        self._give_back(ticket)
+        self._give_back(ticket, placed)
 
-    def _give_back(self, ticket: Ticket) -> None:
-        self._replies.say(ticket.session, Credit(ticket.tiles, ticket.nbytes))
+    def _give_back(self, ticket: Ticket, placed: int = 0) -> None:
+        """The credit of every tile but those that lie in the ring and were answered."""
+        left = ticket.request.bufs[placed:]
+        if left:
+            self._replies.say(ticket.session, Credit(len(left), sum(buffer.nbytes for buffer in left)))
 
     # The compute thread
 
@@ -184,7 +199,7 @@ class Work:
             return
         ticket = self._next_ticket()
         if ticket is not None:
-            self._running, self._cancelled = BatchTask(ticket), False
+            self._running, self._cancelled, self._placed = BatchTask(ticket), False, 0
             # Said first: when the batch kills the worker, the host has to know which one it was.
             self._replies.say(ticket.session, Started(ticket.request.id, ticket.request.attempt))
             self._replies.do(Run(self._running))
@@ -200,11 +215,11 @@ class Work:
     def ended(self, outcome: Union[LoadEnded, UnloadEnded, BatchEnded]) -> None:
         """The compute thread is free; answer for what it did."""
         task, self._running = self._running, None
-        cancelled = self._cancelled
+        cancelled, placed = self._cancelled, self._placed
         if isinstance(outcome, BatchEnded) and isinstance(task, BatchTask):
             # The next batch starts before this one's answers are sent.
             self._dispatch()
-            self._batch_ended(task.ticket, outcome, cancelled=cancelled)
+            self._batch_ended(task.ticket, outcome, cancelled=cancelled, placed=placed)
         elif isinstance(outcome, LoadEnded) and isinstance(task, LoadTask):
             self._load_ended(task, outcome)
         elif isinstance(outcome, UnloadEnded) and isinstance(task, UnloadTask):
@@ -221,28 +236,34 @@ class Work:
             elif self.resident.loaded is not None:
                 self._replies.say(waiter.session, replace(self.resident.loaded, id=waiter.id))
 
-    def _batch_ended(self, ticket: Ticket, outcome: BatchEnded, *, cancelled: bool) -> None:
+    def placed(self, outcome: TilePlaced) -> None:
+        """Answer for a tile whose result lies in its slot.
+
+        The answer alone gives slot and credit back: small messages are what costs time here.
+        """
+        ticket = self.computing
+        if ticket is None or self._cancelled:
+            return
+        request, index = ticket.request, outcome.index
+        self._placed += 1
+        self.tiles_done += 1
+        done = TileDone(request.id, request.attempt, index, (request.outs[index],), outcome.seconds)
+        self._replies.say(ticket.session, done)
+        session = self._sessions.named(ticket.session)
+        if session is not None:
+            session.refund(1, request.bufs[index].nbytes)
+
+    def _batch_ended(self, ticket: Ticket, outcome: BatchEnded, *, cancelled: bool, placed: int) -> None:
         request: Upscale = ticket.request
-        self.tiles_done += ticket.tiles if outcome.failure is None else 0
+        self.tiles_done += len(outcome.results)
         if cancelled:
             self._replies.say(ticket.session, Cancelled(request.id, request.attempt))
-            self._give_back(ticket)
+            self._give_back(ticket, placed)
         elif outcome.failure is not None:
-            self._give_up(ticket, outcome.failure)
+            self._give_up(ticket, outcome.failure, placed)
         else:
             share = outcome.seconds / ticket.tiles
-            if request.outs:
-                self._answer_in_ring(ticket, share)
-                return
             for index, array in enumerate(outcome.results):
                 done = TileDone(request.id, request.attempt, index, (), share)
                 self._replies.say(ticket.session, done, (array,))
                 self._replies.say(ticket.session, Credit(1, request.bufs[index].nbytes))
-
-    def _answer_in_ring(self, ticket: Ticket, seconds: float) -> None:
-        """The answer alone gives slots and credit back: small messages are what costs time here."""
-        request, session = ticket.request, self._sessions.named(ticket.session)
-        for index, out in enumerate(request.outs):
-            self._replies.say(ticket.session, TileDone(request.id, request.attempt, index, (out,), seconds))
-        if session is not None:
-            session.refund(ticket.tiles, ticket.nbytes)

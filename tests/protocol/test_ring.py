@@ -313,3 +313,19 @@ def test_a_worker_serves_on_among_slots_at_random(
             (result,) = good.upscale([TILE])
             np.testing.assert_array_equal(result, doubled(TILE))
     assert worker.process.poll() is None
+
+
+def test_a_batch_of_which_a_later_tile_fails_answers_the_earlier_ones_and_gives_the_rest_back(lender: Lender) -> None:
+    tiles = [TILE, TILE + 1, TILE + 2]
+    bufs, outs = lender.lend(tiles)
+    number = lender.send(bufs, outs, sleep=0.3)
+    lender.host.expect(Started)
+    lender.memory.stamp(outs[1].slot, lender.gen + 5)
+    done = lender.host.expect(TileDone)
+    assert (done.id, done.index) == (number, 0)
+    np.testing.assert_array_equal(lender.memory.read(outs[0]), doubled(TILE))
+    assert lender.host.expect(Failed).failure == "transient"
+    credit = lender.host.expect(Credit)
+    assert (credit.tiles, credit.bytes) == (2, 2 * TILE.nbytes)
+    results = lender.upscale([TILE + 5] * 4)
+    np.testing.assert_array_equal(results[3], doubled(TILE + 5))
