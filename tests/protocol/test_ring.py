@@ -229,6 +229,16 @@ def test_a_ring_is_private_has_a_fixed_size_and_costs_nothing_yet(fd: int) -> No
             os.ftruncate(fd, size)
 
 
+def test_a_python_without_a_function_for_it_asks_the_c_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    assert ring.supported()
+    made = ring.create(SIZE)
+    assert ring.attach(offered(made)).size == SIZE
+    with pytest.raises(PermissionError):
+        os.ftruncate(made, 0)
+    os.close(made)
+
+
 @pytest.mark.parametrize("wrong", ["inode", "device", "size", "fd", "pid"])
 def test_an_offer_that_is_not_what_it_says_is_refused(fd: int, wrong: str) -> None:
     value = {"inode": 1, "device": 10**6, "size": SIZE // 2, "fd": 10**6, "pid": 2**31 - 2}[wrong]

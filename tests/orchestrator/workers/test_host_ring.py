@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from test_host_death import host
-from worker_kit import colour, enlarged, gone_within, noise, until
+from worker_kit import QUICK, colour, enlarged, gone_within, noise, until
 
 from upx.workers import events
 from upx.workers import ring as rings
@@ -287,6 +288,34 @@ def test_tiles_that_fail_or_are_cancelled_give_their_slots_back(open_pool, plan)
     assert all(future.exception(5) is not None for future in (*slow, *waiting))
     del failed, slow, waiting
     assert any(idle(eyes) for _ in until(3))
+
+
+def test_among_kills_cancelled_jobs_and_results_that_are_kept_every_pixel_is_right(
+    open_pool, plan, monkeypatch
+) -> None:
+    monkeypatch.setattr(rings, "SIZE", 16 << 20)
+    eyes = open_pool(plan, workers=2, timeouts=replace(QUICK, busy=20.0, busy_first=20.0, deaths=50))
+    eyes.pool.ready(30)
+    rng, kept, flying = random.Random(7), [], []
+    for job in range(400):
+        tile = noise(job, rng.choice((8, 64, 200)))
+        flying.append((job, tile, eyes.submit(tile, tile + 1, job=job, delay=rng.choice((0, 0, 0.005)))))
+        if job % 130 == 100:
+            os.kill(rng.choice(eyes.pids()), signal.SIGKILL)
+        if job % 17 == 0:
+            eyes.pool.cancel(job)
+        while len(flying) > (8 if job < 399 else 0):
+            number, sent, futures = flying.pop(0)
+            for extra, future in enumerate(futures):
+                if number % 17 == 0 and future.exception(30) is not None:
+                    continue
+                result = future.result(30)
+                assert np.array_equal(result.array, enlarged(sent + extra))
+                kept.append((sent + extra, result.array[1:]))
+                result.release()
+            while len(kept) > rng.randrange(12):
+                was, piece = kept.pop(rng.randrange(len(kept)))
+                assert np.array_equal(piece, enlarged(was)[1:])
 
 
 def test_a_pool_that_is_closed_leaves_results_readable(open_pool, plan) -> None:
