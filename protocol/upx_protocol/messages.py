@@ -1,7 +1,8 @@
 """Every message of the protocol as a frozen dataclass, checked field by field as it comes off the wire.
 
 The specification is ``protocol/README.md``. A message's kind is its class's name; its header is a map with
-string keys (``fields`` says how keys become fields). The handshake's three stand in ``handshake``.
+string keys (``fields`` says how keys become fields). The handshake's three stand in ``handshake``, those of
+shared memory in ``sharing``.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from upx_protocol.fields import (
     wire,
 )
 from upx_protocol.handshake import HANDSHAKES, Hello, Reject, Welcome
+from upx_protocol.sharing import Mapped, Release, Ring
 
 __all__ = [
     "HANDSHAKES",
@@ -205,35 +207,6 @@ class Credit(Message):
 
     tiles: int = wire(integer)
     bytes: int = wire(integer)
-
-
-@dataclass(frozen=True)
-class Ring(Message):
-    """Memory to be shared: descriptor ``fd`` of process ``pid``, ``size`` bytes; its identity on this machine."""
-
-    id: int = wire(integer)
-    pid: int = wire(integer)
-    fd: int = wire(integer)
-    device: int = wire(integer)
-    inode: int = wire(integer)
-    size: int = wire(integer)
-
-
-@dataclass(frozen=True)
-class Mapped(Message):
-    """The answer to ``Ring``: whether its memory is shared from here on."""
-
-    id: int = wire(integer)
-    ok: bool = wire(flag, default=True)
-    message: str = wire(text, "")
-
-
-@dataclass(frozen=True)
-class Release(Message):
-    """Reserved: slots of a ring are given back by the answers themselves."""
-
-    slots: Tuple[int, ...] = wire(many(integer))
-    gens: Tuple[int, ...] = wire(many(integer))
 
 
 # --- liveness, reports, leaving

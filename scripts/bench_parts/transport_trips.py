@@ -12,10 +12,11 @@ import numpy as np
 from measure import OUT, ROOT, UV, environment, run
 
 from upx.workers.channel import Hub
-from upx.workers.conversation import Conversation, Request
+from upx.workers.conversation import Conversation
 from upx.workers.happenings import Serving, TileDone
 from upx.workers.plan import Timeouts
 from upx.workers.state import Batch
+from upx.workers.tiles import Request
 from upx_protocol.arrays import view
 from upx_protocol.messages import Bye
 
@@ -105,7 +106,7 @@ class ThroughChannel:
 
     def close(self) -> None:
         self._talk.say(Bye())
-        self._talk.close()
+        self._talk.shared.close()
         self._channel.close(linger=0.2)
         self._hub.close()
 

@@ -25,22 +25,18 @@ from upx.workers.happenings import (
     SessionLost,
     TileDone,
 )
-from upx.workers.ring import open_ring, say_inline
+from upx.workers.sharing import Sharing
 from upx_protocol import messages as wire
 from upx_protocol.errors import ProtocolError
-from upx_protocol.ring import COMPLAINT, SHM
 from upx_protocol.version import NEWEST, OLDEST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
+    from collections.abc import Callable
 
     from upx.workers.channel import Channel
     from upx.workers.plan import Timeouts, WorkerPlan
-    from upx.workers.ring import HostRing, Loan
     from upx.workers.state import Batch
+    from upx.workers.tiles import Request
     from upx_protocol.arrays import Bytes
     from upx_protocol.codec import Received
 
@@ -59,16 +55,6 @@ class Answer:
     seconds: float
     worker: str
     scale: int
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a batch is sent with. ``arrays``: one (H, W, 3) per tile."""
-
-    arrays: Sequence[NDArray[np.generic]]
-    out_dtype: str
-    seeds: tuple[int, ...]
-    params: dict[str, wire.Scalar]
 
 
 class Conversation:
@@ -104,8 +90,7 @@ class Conversation:
         self._load_number = -1
         self._credit = (1, 0)
         self._forgotten = 0
-        self._share = share
-        self._ring: HostRing | None = None
+        self.shared = Sharing(wanted=share)
         self._handlers: dict[type[Any], Callable[[Any, float], list[Happening]]] = {
             wire.Ready: self._ready,
             wire.Progress: self._progress,
@@ -128,16 +113,16 @@ class Conversation:
         """Ask for a session."""
         self.phase, self._session, self._load_number = "greeting", "", -1
         self.deadline = now + self._timeouts.hello
-        self.close()
-        features = (SHM,) if self._share else ()
+        self.shared.close()
         hello = wire.Hello(
-            self._next(), OLDEST, NEWEST, features, f"upx {os.getpid()}", self._plan.env, self._plan.build
+            self._next(), OLDEST, NEWEST, self.shared.features, f"upx {os.getpid()}", self._plan.env, self._plan.build
         )
         self._channel.send(hello)
 
     def send_batch(self, batch: Batch, request: Request, now: float) -> None:
         """Send a batch; ProtocolError, TypeError or OverflowError where it cannot be put on the wire."""
-        loan = self._lend(batch, request, now)
+        key, scale = (batch.id, batch.attempt), self.capabilities.scale if self.capabilities is not None else 0
+        loan = self.shared.lend(key, request.arrays, scale=scale, out_dtype=request.out_dtype, now=now)
         message = wire.Upscale(
             batch.id, batch.attempt, self._load_id, loan.bufs if loan else (), out_dtype=request.out_dtype,
             seeds=request.seeds, params=request.params, outs=loan.outs if loan else (),
@@ -145,28 +130,8 @@ class Conversation:
         try:
             self._channel.send(message, session=self._session, arrays=() if loan else request.arrays)
         except BaseException:
-            if self._ring is not None:
-                self._ring.end((batch.id, batch.attempt))
+            self.shared.ended(*key)
             raise
-
-    def _lend(self, batch: Batch, request: Request, now: float) -> Loan | None:
-        if self._ring is None or self.capabilities is None:
-            return None
-        return self._ring.lend(
-            (batch.id, batch.attempt), request.arrays, scale=self.capabilities.scale, out_dtype=request.out_dtype,
-            now=now,
-        )  # fmt: skip
-
-    def tidy(self, now: float) -> None:
-        """Give back what has not been used for a while."""
-        if self._ring is not None:
-            self._ring.trim(now)
-
-    def close(self) -> None:
-        """Let go of the memory that was shared; arrays that somebody still reads keep it."""
-        if self._ring is not None:
-            self._ring.close()
-        self._ring = None
 
     def say(self, message: wire.Message) -> None:
         """Say anything else within the session."""
@@ -221,10 +186,9 @@ class Conversation:
             return
         self._session = message.session
         self._credit = (message.credit_tiles, message.credit_bytes)
-        if self._share and SHM in message.features:
-            self._ring = open_ring()
-        if self._ring is not None:
-            self.say(self._ring.offer(self._next()))
+        offer = self.shared.begin(message.features, self._next())
+        if offer is not None:
+            self.say(offer)
         self.phase, self.deadline = "loading", now + self._timeouts.load
 
     def _reject(self, message: wire.Reject, session: str, now: float) -> list[Happening]:
@@ -233,8 +197,7 @@ class Conversation:
                 return []
             return self._again(now, message)
         if message.reason == "credit":
-            if self._ring is not None:
-                self._ring.end_all(message.id)
+            self.shared.refused(message.id)
             return [BatchRefused(now, self.worker, message.id)] if self.phase == "serving" else []
         awaited = self._number if self.phase == "greeting" else self._load_number
         if self.phase != "serving" and message.id == awaited:
@@ -280,10 +243,7 @@ class Conversation:
         if message.failure == "input" and message.message == WRONG_LOAD:
             # The model was replaced while nobody of ours was there.
             return self._again(now)
-        if self._ring is not None:
-            self._ring.end((message.id, message.attempt))
-            if message.message.startswith(COMPLAINT):
-                self._give_up_ring(message.message)
+        self.shared.failed(message)
         cause = cast("Any", message.failure if message.failure in CLASSES else "fatal")
         failed = BatchFailed(now, self.worker, message.id, message.attempt, cause, message.message)
         leaves = cause == "transient" and self._is_leaving()
@@ -292,40 +252,24 @@ class Conversation:
     def _tile_done(self, message: wire.TileDone, buffers: tuple[Bytes, ...], now: float) -> list[Happening]:
         if self.capabilities is None:
             return []
-        batch = (message.id, message.attempt)
-        lent = self._ring.tile(batch, message.index) if self._ring is not None else None
-        if self._ring is not None and lent is not None:
-            part = self._ring.answer(batch, message.index, message.bufs[0])
-        else:
-            part = buffers[0] if buffers else None
-        if part is None:
+        found = self.shared.answered(message, buffers)
+        if found is None:
             self._note_mangled("a result that does not lie where it should")
             return []
         self._forgotten = 0
+        part, credit = found
         answer = Answer(message.bufs[0], part, message.seconds, self.name, self.capabilities.scale)
-        # What lay in the ring gives its credit back by being answered.
-        credit = lent.nbytes if lent is not None else 0
         return [TileDone(now, self.worker, message.id, message.attempt, message.index, answer, credit)]
 
     def _mapped(self, message: wire.Mapped, _now: float) -> list[Happening]:
-        if self._ring is not None:
-            self._ring.confirm(message.id, ok=message.ok)
-            if not message.ok:
-                say_inline(f"the worker cannot map the host's memory: {message.message}")
+        self.shared.confirm(message)
         return []
-
-    def _give_up_ring(self, why: str) -> None:
-        """One of us is wrong about a slot: from here on nothing is lent, and what was lent ends as it was begun."""
-        if self._ring is not None:
-            self._ring.usable = False
-        say_inline(why)
 
     def _started(self, message: wire.Started, now: float) -> list[Happening]:
         return [BatchStarted(now, self.worker, message.id, message.attempt)]
 
     def _cancelled(self, message: wire.Cancelled, now: float) -> list[Happening]:
-        if self._ring is not None:
-            self._ring.end((message.id, message.attempt))
+        self.shared.ended(message.id, message.attempt)
         return [BatchCancelled(now, self.worker, message.id, message.attempt)]
 
     def _credited(self, message: wire.Credit, now: float) -> list[Happening]:

@@ -254,7 +254,7 @@ class Link:
             self.process.release()
             self.process = None
         if self.talk is not None:
-            self.talk.close()
+            self.talk.shared.close()
         self._name = self.name
         self.talk = self._found = None
         self._phase, self._noticed = "over", 0.0

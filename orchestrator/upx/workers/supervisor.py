@@ -26,12 +26,12 @@ from upx.workers.actions import (
     StartWorker,
 )
 from upx.workers.channel import Hub
-from upx.workers.conversation import Answer, Request
+from upx.workers.conversation import Answer
 from upx.workers.courier import Courier
 from upx.workers.happenings import BatchFailed, Happening, Serving, Tick
 from upx.workers.link import Link
 from upx.workers.state import State
-from upx.workers.tiles import Tile, TileResult, Tiles
+from upx.workers.tiles import Request, Tile, TileResult, Tiles
 from upx_protocol.arrays import view
 from upx_protocol.errors import ProtocolError
 from upx_protocol.messages import Cancel
@@ -148,7 +148,7 @@ class Supervisor(threading.Thread):
             self._step(Tick(now))
             for link in self._links.values():
                 if link.talk is not None:
-                    link.talk.tidy(now)
+                    link.talk.shared.tidy(now)
         self.io_seconds = time.thread_time()
 
     def _step(self, happening: Happening) -> None:

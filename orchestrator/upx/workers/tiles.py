@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
     from numpy.typing import NDArray
@@ -51,6 +51,16 @@ class Tile:
     name: str
     batch: tuple[int, ...]
     open: set[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a batch is sent with. ``arrays``: one (H, W, 3) per tile."""
+
+    arrays: Sequence[NDArray[Any]]
+    out_dtype: str
+    seeds: tuple[int, ...]
+    params: dict[str, Scalar]
 
 
 class Tiles:

@@ -227,15 +227,15 @@ def maps_ring(pid: int) -> bool:
 
 def uses_ring(eyes) -> bool:
     talks = [link.talk for link in eyes.links()]
-    return all(talk is not None and talk._ring is not None and talk._ring.usable for talk in talks)
+    return all(talk is not None and talk.shared.ring is not None and talk.shared.ring.usable for talk in talks)
 
 
 def idle(eyes) -> bool:
     """Whether every slot is free, once everybody has let go."""
     gc.collect()
     (link,) = eyes.links()
-    link.talk._ring._collect()
-    return link.talk._ring._slots.idle
+    link.talk.shared.ring._collect()
+    return link.talk.shared.ring._slots.idle
 
 
 @pytest.mark.parametrize("share", [True, False])
@@ -333,7 +333,7 @@ def test_a_worker_that_complains_gets_its_tiles_inline(open_pool, plan, caplog) 
     with caplog.at_level(logging.WARNING, "upx.workers"):
         eyes.up(noise(1))
         # A host that is wrong about its own generations.
-        eyes.links()[0].talk._ring._gen = 0
+        eyes.links()[0].talk.shared.ring._gen = 0
         assert np.array_equal(eyes.up(noise(2))[0], enlarged(noise(2)))
     assert not uses_ring(eyes)
     assert caplog.text.count("tiles travel through the socket: ring: ") == 1
@@ -359,7 +359,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
 """
 ONE_TILE = """
 (future,) = pool.submit([TILE], out_dtype="uint8", job=1)
-print(future.result(30).array.shape, list(pool._supervisor._links.values())[0].talk._ring, flush=True)
+print(future.result(30).array.shape, list(pool._supervisor._links.values())[0].talk.shared.ring, flush=True)
 """
 
 
@@ -382,7 +382,7 @@ def test_a_small_dev_shm_is_no_limit(settings) -> None:
     import test_host_death
 
     environ = {**os.environ, "UPX_HOME": str(settings.state_dir.parent)}
-    then = ONE_TILE.replace("[TILE]", "[np.zeros((512, 512, 3), np.uint8)]").replace("_ring,", "_ring.usable,")
+    then = ONE_TILE.replace("[TILE]", "[np.zeros((512, 512, 3), np.uint8)]").replace("shared.ring,", "shared.ring.usable,")
     script = test_host_death.SCRIPT + then
     python = [sys.executable, "-c", script, str(test_host_death.NEAREST), "0"]
     command = ["unshare", "-m", "sh", "-c", TINY, "sh", *python]

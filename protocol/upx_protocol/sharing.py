@@ -1,0 +1,37 @@
+"""The messages about memory that host and worker share; ``ring`` is the memory itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Tuple
+
+from upx_protocol.fields import Message, flag, integer, many, text, wire
+
+
+@dataclass(frozen=True)
+class Ring(Message):
+    """Memory to be shared: descriptor ``fd`` of process ``pid``, ``size`` bytes; its identity on this machine."""
+
+    id: int = wire(integer)
+    pid: int = wire(integer)
+    fd: int = wire(integer)
+    device: int = wire(integer)
+    inode: int = wire(integer)
+    size: int = wire(integer)
+
+
+@dataclass(frozen=True)
+class Mapped(Message):
+    """The answer to ``Ring``: whether its memory is shared from here on."""
+
+    id: int = wire(integer)
+    ok: bool = wire(flag, default=True)
+    message: str = wire(text, "")
+
+
+@dataclass(frozen=True)
+class Release(Message):
+    """Reserved: slots of a ring are given back by the answers themselves."""
+
+    slots: Tuple[int, ...] = wire(many(integer))
+    gens: Tuple[int, ...] = wire(many(integer))
