@@ -382,7 +382,9 @@ def test_a_small_dev_shm_is_no_limit(settings) -> None:
     import test_host_death
 
     environ = {**os.environ, "UPX_HOME": str(settings.state_dir.parent)}
-    then = ONE_TILE.replace("[TILE]", "[np.zeros((512, 512, 3), np.uint8)]").replace("shared.ring,", "shared.ring.usable,")
+    then = ONE_TILE.replace("[TILE]", "[np.zeros((512, 512, 3), np.uint8)]").replace(
+        "shared.ring,", "shared.ring.usable,"
+    )
     script = test_host_death.SCRIPT + then
     python = [sys.executable, "-c", script, str(test_host_death.NEAREST), "0"]
     command = ["unshare", "-m", "sh", "-c", TINY, "sh", *python]
