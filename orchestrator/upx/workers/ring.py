@@ -210,4 +210,4 @@ def open_ring() -> HostRing | None:
 @cache
 def say_inline(why: str) -> None:
     """Say once that tiles travel through the socket, which is slower and nothing else."""
-    log.warning("tiles travel through the socket: %s", why)
+    log.info("tiles travel through the socket: %s", why)

@@ -330,7 +330,7 @@ def test_a_worker_that_complains_gets_its_tiles_inline(open_pool, plan, caplog) 
     eyes.pool.ready(30)
     assert any(uses_ring(eyes) for _ in until(5))
     rings.say_inline.cache_clear()
-    with caplog.at_level(logging.WARNING, "upx.workers"):
+    with caplog.at_level(logging.INFO, "upx.workers"):
         eyes.up(noise(1))
         # A host that is wrong about its own generations.
         eyes.links()[0].talk.shared.ring._gen = 0
@@ -345,7 +345,7 @@ def test_memory_that_cannot_be_had_is_said_once_and_tiles_travel(open_pool, plan
 
     monkeypatch.setattr(rings, "create", refuse)
     rings.say_inline.cache_clear()
-    with caplog.at_level(logging.WARNING, "upx.workers"):
+    with caplog.at_level(logging.INFO, "upx.workers"):
         eyes = open_pool(plan, workers=2)
         futures = [eyes.submit(noise(seed), delay=0.05)[0] for seed in range(6)]
         for seed, future in enumerate(futures):
