@@ -72,8 +72,12 @@ def spec(settings: Settings) -> BackendSpec:
 
 @pytest.fixture(scope="module")
 def files(kit: Kit, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("weights")
-    (folder / "config.json").write_text(json.dumps(SMALL))
+    return weights_of(SMALL, kit, tmp_path_factory.mktemp("weights"))
+
+
+def weights_of(sizes: dict[str, Any], kit: Kit, folder: Path) -> dict[str, str]:
+    """Files of the recipe's weights in those sizes, by role."""
+    (folder / "config.json").write_text(json.dumps(sizes))
     kit("weights", folder=str(folder))
     return {path.stem: str(path) for path in folder.iterdir()}
 

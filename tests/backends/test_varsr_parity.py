@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_varsr import SMALL, upscale
+from test_varsr import SMALL, upscale, weights_of
 from test_varsr import kit as kit  # noqa: PLC0414  a fixture of this module too
 
 if TYPE_CHECKING:
@@ -38,10 +38,7 @@ SCALES = range(6)
 
 @pytest.fixture(scope="module")
 def mid_files(kit: Kit, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("mid")
-    (folder / "config.json").write_text(json.dumps(MID))
-    kit("weights", folder=str(folder))
-    return {path.stem: str(path) for path in folder.iterdir()}
+    return weights_of(MID, kit, tmp_path_factory.mktemp("mid"))
 
 
 @pytest.fixture(scope="module")

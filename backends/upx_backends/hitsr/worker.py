@@ -42,7 +42,7 @@ class Backend(Upscaler):
         if device.type == "cuda" and torch.cuda.is_available():
             free, total = torch.cuda.mem_get_info(device)
             name = torch.cuda.get_device_name(device)
-            return DeviceInfo(wanted, name, memory_total=total, memory_free=free, precisions=tuple(DTYPES))
+            return DeviceInfo(wanted, name, memory_total=total, memory_free=free, precisions=_precisions())
         if device.type == "mps" and torch.backends.mps.is_available():
             return DeviceInfo(wanted, "Apple GPU", memory_total=torch.mps.recommended_max_memory())
         if device.type != "cpu":
@@ -101,9 +101,14 @@ def _family_and_scale(request: LoadRequest) -> tuple[str, int]:
     return found[1], int(found[2])
 
 
+def _precisions() -> tuple[str, ...]:
+    """What a GPU computes in: those before Ampere have no bf16."""
+    return tuple(name for name in DTYPES if name != "bf16" or torch.cuda.is_bf16_supported())
+
+
 def _precision(wanted: str, device: torch.device) -> str:
     """Halves are for CUDA: elsewhere they would be slower, and no nearer to anything."""
-    if wanted == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+    if device.type == "cuda" and wanted not in _precisions():
         raise BadInputError("this GPU does not compute in bf16: take fp16 or fp32")
     if wanted != "fp32" and device.type != "cuda":
         log.warning("%s runs on CUDA only: fp32 is taken", wanted)

@@ -66,7 +66,7 @@ def read_tensors(path: Path, kept_as: str) -> dict[str, Tensor]:
         with path.open("rb") as file:
             is_zip = file.read(len(ZIP)) == ZIP
         table = _from_zip(path) if is_zip else _from_safetensors(path)
-    except BadInputError:
+    except (BadInputError, MemoryError):
         raise
     except Exception as error:  # a file that is not what it says breaks its reader in any way there is
         # Torch begins with the advice to trust the file.
