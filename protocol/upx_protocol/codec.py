@@ -14,7 +14,7 @@ from msgpack import fallback
 
 from upx_protocol.arrays import Bytes, as_buffer, check_tiles, describe
 from upx_protocol.errors import MalformedError, UnknownKindError
-from upx_protocol.messages import HANDSHAKES, KINDS, Buffer, Message, TileDone, Unknown, Upscale
+from upx_protocol.messages import HANDSHAKES, KINDS, Buffer, Echo, Echoed, Message, TileDone, Unknown, Upscale
 from upx_protocol.version import HANDSHAKE, NEWEST
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MAX_HEADER = 65_536
 MAX_PARTS = 257
 MAX_SESSION = 64
+WITH_BUFFERS = (Upscale, TileDone, Echo, Echoed)
 
 # 1 MB of empty lists would become 65 MB of objects.
 _LIMITS = {"strict_map_key": True, "max_ext_len": 0, "max_bin_len": 0, "max_array_len": 512, "max_map_len": 512}
@@ -115,7 +116,7 @@ def _no_extension(code: int, _data: bytes) -> Any:
 
 
 def _check_buffers(message: Message, buffers: Tuple[Bytes, ...]) -> None:
-    described: Tuple[Buffer, ...] = message.bufs if isinstance(message, (Upscale, TileDone)) else ()
+    described: Tuple[Buffer, ...] = message.bufs if isinstance(message, WITH_BUFFERS) else ()
     inline = [buffer for buffer in described if buffer.loc == "inline"]
     if len(inline) != len(buffers):
         raise MalformedError(f"{len(buffers)} buffers, {len(inline)} described")
@@ -124,7 +125,7 @@ def _check_buffers(message: Message, buffers: Tuple[Bytes, ...]) -> None:
         _check_slots(message)
         if len(message.seeds) not in (0, len(described)):
             raise MalformedError("not one seed per tile")
-    if isinstance(message, TileDone):
+    if isinstance(message, (TileDone, Echo, Echoed)):
         check_tiles(described)
         if len(described) != 1:
             raise MalformedError("more than one buffer in an answer")

@@ -6,6 +6,7 @@ import importlib
 import logging
 import math
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, Optional, Tuple, cast
 
 import numpy as np
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from upx_protocol.messages import Load
     from upx_protocol.sessions import Ticket
+    from upx_protocol.steward import Steward
 
 log = logging.getLogger("upx.worker")
 # What a backend may raise that must not end the worker; a SystemExit is some library's idea of an error.
@@ -41,10 +44,15 @@ CAUGHT = (Exception, SystemExit)
 
 
 class Compute:
-    """Runs tasks until it is handed None. ``report`` takes outcomes, from this thread."""
+    """Runs tasks until it is handed None. ``report`` takes outcomes, from this thread.
 
-    def __init__(self, module: str, device: str, tasks: queue.SimpleQueue[Optional[Task]]) -> None:
-        self._module, self._device, self._tasks = module, device, tasks
+    ``steward`` says what a load means on this machine, where hosts cannot know.
+    """
+
+    def __init__(
+        self, module: str, device: str, tasks: queue.SimpleQueue[Optional[Task]], steward: Optional[Steward] = None
+    ) -> None:
+        self._module, self._device, self._tasks, self._steward = module, device, tasks, steward
         self._backend = Upscaler()
         self._loaded: Optional[LoadResult] = None
 
@@ -75,25 +83,19 @@ class Compute:
             return ImportFailed(Failure.of(error, final=True))
 
     def _load(self, task: LoadTask, report: Callable[[Outcome], None]) -> LoadEnded:
-        request = task.request
         started = time.perf_counter()
         self._loaded = None
+
+        def progress(stage: str, done: float, total: float) -> None:
+            report(Advanced(stage[:100], float(done), float(total)))
+
         try:
-            result = _plain(
-                self._backend.load(
-                    LoadRequest(
-                        model=request.model,
-                        files=request.files,
-                        device=request.device,
-                        precision=request.precision,
-                        threads=request.threads,
-                        params=request.params,
-                        progress=lambda stage, done, total: report(Advanced(stage[:100], float(done), float(total))),
-                    )
-                )
-            )
+            request = task.request
+            if self._steward is not None:
+                request = replace(self._steward.resolve(request, progress), device=self._device)
+            result = _plain(self._backend.load(_order(request, progress)))
         except CAUGHT as error:
-            return LoadEnded(failure=_failure(error, f"loading {request.model}"))
+            return LoadEnded(failure=_failure(error, f"loading {task.request.model}"))
         self._loaded = result
         return LoadEnded(result=result, seconds=time.perf_counter() - started)
 
@@ -134,6 +136,18 @@ class Compute:
             # The host reads this one while the next is written.
             report(TilePlaced(index, share + time.perf_counter() - began))
         return ()
+
+
+def _order(request: Load, progress: Callable[[str, float, float], None]) -> LoadRequest:
+    return LoadRequest(
+        model=request.model,
+        files=request.files,
+        device=request.device,
+        precision=request.precision,
+        threads=request.threads,
+        params=request.params,
+        progress=progress,
+    )
 
 
 def deliver(

@@ -30,6 +30,7 @@ class Welcome(Message):
     """A session is open. ``load_key``: the key of the ``Load`` that is resident, empty where none is.
 
     ``credit_tiles`` and ``credit_bytes``: what the host may have in flight; ``max_bytes``: the largest part.
+    ``box``: the name of a machine that serves a network, ``ports`` those of all its workers, this one's first.
     """
 
     id: int = wire(integer)
@@ -44,6 +45,8 @@ class Welcome(Message):
     credit_bytes: int = wire(integer, 0)
     max_bytes: int = wire(integer, 0)
     load_key: str = wire(text, "")
+    box: str = wire(text, "")
+    ports: Tuple[int, ...] = wire(many(integer), ())
 
 
 _NO_VERSION = Version(0, 0)
@@ -53,7 +56,7 @@ _NO_VERSION = Version(0, 0)
 class Reject(Message):
     """A message is refused.
 
-    ``reason``: "version", "leaving", "session", "busy", "identity", "credit" or
+    ``reason``: "version", "leaving", "session", "busy", "identity", "credit", "revoked", "forbidden" or
     "malformed". ``protocol_min`` and ``protocol_max``: what the worker speaks.
     """
 

@@ -10,7 +10,7 @@ import time
 import traceback
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Deque, List, Optional
+from typing import TYPE_CHECKING, Deque, Dict, List, Optional
 
 import zmq
 
@@ -18,7 +18,8 @@ from upx_protocol import entry as registry
 from upx_protocol import ring
 from upx_protocol.actions import Action, Leave, Logged, Outcome, Retire, Run, Send
 from upx_protocol.codec import MAX_PARTS, Bytes, decode, encode
-from upx_protocol.curve import CurveKeys, Gate, secure
+from upx_protocol.curve import CurveKeys
+from upx_protocol.door import Door
 from upx_protocol.errors import ProtocolError
 from upx_protocol.service import Service
 from upx_protocol.wake import ORPHANED, TERM
@@ -43,6 +44,8 @@ FAREWELL_S, LINGER_MS = 0.1, 1_000
 BURST = 64
 MAX_LOG_BACKLOG = 256
 MAX_BACKLOG = 1_024
+#: A host that reads nothing for so long, while something waits for it, has left.
+STUCK_S = 30.0
 CRASHED = 70
 
 
@@ -65,33 +68,41 @@ class Loop(threading.Thread):
         self._outcomes: Deque[Outcome] = deque()
         self._logged = 0
         self._backlog: Deque[Send] = deque()
+        self._stuck: Dict[bytes, float] = {}
         self._leaving: Optional[Leave] = None
         self._compute_ended = threading.Event()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
-        self._gate: Optional[Gate] = None
+        self._door: Optional[Door] = None
         self._poller = zmq.Poller()
 
     def bind(self) -> None:
         """Bind the socket and write the registry entry; OSError or ZMQError when that cannot be."""
         options, router = self._options, self._router
-        public = ""
-        if options.endpoint.startswith("tcp:"):
-            if not options.curve_keys:
-                raise ValueError("a worker listens on tcp with CURVE keys or not at all")
-            keys = CurveKeys.read(options.curve_keys)
-            self._gate = Gate(self._context, keys)
-            secure(router, keys)
-            public = keys.server_public
+        public = self._guard() if options.endpoint.startswith("tcp:") else ""
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         router.setsockopt(zmq.LINGER, LINGER_MS)
-        router.setsockopt(zmq.SNDHWM, 4 * options.credit_tiles + 16)
+        # Credit comes back when a result is handed to the connection: this bounds what a slow reader may hold.
+        router.setsockopt(zmq.SNDHWM, 16 if options.serves else 4 * options.credit_tiles + 16)
         router.setsockopt(zmq.RCVHWM, 4 * options.credit_tiles + 16)
         router.setsockopt(zmq.MAXMSGSIZE, options.max_bytes)
+        if options.listen_fd >= 0:
+            router.setsockopt(zmq.USE_FD, options.listen_fd)
         router.bind(options.endpoint)
         self._endpoint = router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._entry = registry.Entry(options, endpoint=self._endpoint, curve_public=public)
         self._entry.write(self._service.status)
+
+    def _guard(self) -> str:
+        """Put a door before the socket; the public key that is on it."""
+        if not self._options.curve_keys:
+            raise ValueError("a worker listens on tcp with CURVE keys or not at all")
+        keys = CurveKeys.read(self._options.curve_keys)
+        self._door = Door(self._context, keys, self._options.allowed)
+        self._door.guard(self._router)
+        if self._options.serves:
+            self._service.reception.owner = self._door.allowed.own
+        return keys.server_public
 
     def report(self, outcome: Outcome) -> None:
         """Take an outcome of the compute thread, or a log record of any thread; never waits."""
@@ -119,16 +130,15 @@ class Loop(threading.Thread):
     def _serve(self) -> None:
         self._poller.register(self._router, zmq.POLLIN)
         self._poller.register(self._bell, zmq.POLLIN)
-        if self._gate is not None:
-            self._poller.register(self._gate.socket, zmq.POLLIN)
+        for each in self._door.sockets if self._door is not None else ():
+            self._poller.register(each, zmq.POLLIN)
         last = checked = written = time.monotonic()
         shown = (0, "")
         while self._leaving is None:
             ready = self._poller.poll(BUSY_POLL_MS if self._backlog else POLL_MS)
             if any(what == self._bell for what, _ in ready):
                 self._woken()
-            if self._gate is not None:
-                self._gate.answer()
+            self._watch_door()
             self._hear()
             now = time.monotonic()
             unheard = now - last if now - last > GAP_S else 0.0
@@ -143,6 +153,14 @@ class Loop(threading.Thread):
             if now - written > ENTRY_WRITE_S or (status.hosts, status.model) != shown:
                 written, shown = now, (status.hosts, status.model)
                 self._entry.write(status)
+
+    def _watch_door(self) -> None:
+        if self._door is None:
+            return
+        now = time.monotonic()
+        for key in self._door.turn(now):
+            self._act(self._service.revoked(key, now))
+            self._door.show_out(key, now)
 
     def _woken(self) -> None:
         reasons = self._wake.reasons()
@@ -166,14 +184,17 @@ class Loop(threading.Thread):
             # Asking first: an exception for every message costs more than the message.
             if not int(self._router.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                 return
-            peer = self._router.recv(zmq.NOBLOCK)
+            first = self._router.recv(zmq.NOBLOCK, copy=False)
+            peer, client = first.bytes, self._door.caller(first) if self._door is not None else ""
             parts, now = self._rest(), time.monotonic()
+            if self._door is not None and not client:
+                continue
             try:
                 received = decode(parts)
             except ProtocolError as error:
                 self._act(self._service.malformed(peer, str(error), now))
             else:
-                self._act(self._service.receive(peer, received, now))
+                self._act(self._service.receive(peer, received, now, client))
 
     def _rest(self) -> List[Bytes]:
         """The parts of a message, without a copy; one more than is allowed stands for all that are too many."""
@@ -234,6 +255,10 @@ class Loop(threading.Thread):
             if send.peer in full or not self._try(send):
                 full.append(send.peer)
                 self._backlog.append(send)
+        now = time.monotonic()
+        self._stuck = {peer: self._stuck.get(peer, now) for peer in full}
+        for peer in [peer for peer, since in self._stuck.items() if now - since > STUCK_S]:
+            self._forget(peer)
 
     def _forget(self, peer: bytes) -> None:
         self._backlog = deque(send for send in self._backlog if send.peer != peer)
@@ -253,9 +278,9 @@ class Loop(threading.Thread):
             self._flush()
         self._poller = zmq.Poller()
         self._remove_socket()
+        if self._door is not None:
+            self._door.close()
         self._router.close()
-        if self._gate is not None:
-            self._gate.close()
         self._context.term()
         self._entry.close()
         if not self._compute_ended.wait(1.0):

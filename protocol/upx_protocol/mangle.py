@@ -18,6 +18,8 @@ from upx_protocol.messages import (
     Credit,
     Drain,
     Drained,
+    Echo,
+    Echoed,
     Failed,
     Hello,
     Load,
@@ -59,6 +61,7 @@ def host_messages(session: str, load_id: str) -> List[Parts]:
         _parts(Upscale(10, 0, "another load", ()), session, tiles[:1]),
         _parts(Upscale(11, 0, load_id, (), out_dtype="float64"), session, tiles[:1]),
         _parts(Upscale(12, 0, load_id, (SLOT, SLOT), outs=(SLOT, SLOT)), session),
+        _parts(Echo(13, ()), session, tiles[:1]),
     ]
     says: Sequence[Message] = (
         Load(2, "mangled", "model", files={"weights": "/nowhere"}, params={"a": 1, "b": None}),
@@ -93,7 +96,8 @@ def worker_messages(session: str) -> List[Parts]:
         Drained(4),
         Bye("leaving"),
     )
-    return [_parts(TileDone(9, 0, 0, ()), session, [TILE]), *(_parts(message, session) for message in says)]
+    arrays = (_parts(TileDone(9, 0, 0, ()), session, [TILE]), _parts(Echoed(13, ()), session, [TILE]))
+    return [*arrays, *(_parts(message, session) for message in says)]
 
 
 def mangled(seed: int, good: Sequence[Parts]) -> Iterator[Parts]:

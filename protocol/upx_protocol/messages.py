@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Dict, Mapping, Tuple, Type
 
+from upx_protocol.echoes import Echo, Echoed
 from upx_protocol.fields import (
     MAX_BUFFERS,
     MAX_ITEMS,
@@ -44,6 +45,8 @@ __all__ = [
     "Credit",
     "Drain",
     "Drained",
+    "Echo",
+    "Echoed",
     "Failed",
     "Hello",
     "Load",
@@ -72,20 +75,22 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Ready(Message):
-    """The backend is imported and can load. Memory in bytes, 0 where unknown."""
+    """The backend is imported and can load. Memory in bytes, 0 where unknown; ``models``: empty where not told."""
 
     device: str = wire(text)
     device_name: str = wire(text, "")
     memory_total: int = wire(integer, 0)
     memory_free: int = wire(integer, 0)
     precisions: Tuple[str, ...] = wire(many(text), ("fp32",))
+    models: Tuple[str, ...] = wire(many(text), ())
 
 
 @dataclass(frozen=True)
 class Load(Message):
     """Make a model resident. ``key`` is the host's digest of everything below; the same key twice is no work.
 
-    ``files`` maps an asset's role to a path on the worker's machine; ``threads`` 0 lets the backend choose.
+    ``files`` maps an asset's role to a path on the worker's machine; ``threads`` 0 lets the backend choose. A worker
+    that serves a network finds files by ``model`` itself, and compares them with ``weights`` (SHA-256) if it is told.
     """
 
     id: int = wire(integer)
@@ -97,6 +102,7 @@ class Load(Message):
     threads: int = wire(integer, 0)
     params: Mapping[str, Scalar] = wire(scalars, {})
     deadline_ms: int = wire(integer, 0)
+    weights: str = wire(text, "")
 
 
 @dataclass(frozen=True)
@@ -287,6 +293,6 @@ KINDS: Dict[str, Type[Message]] = {
     cls.kind(): cls
     for cls in (
         *HANDSHAKES, Ready, Load, Loaded, Unload, Upscale, Accepted, Started, TileDone, Failed, Cancel, Cancelled,
-        Credit, Ring, Mapped, Release, Ping, Pong, Progress, Log, Drain, Drained, Bye,
+        Credit, Ring, Mapped, Release, Echo, Echoed, Ping, Pong, Progress, Log, Drain, Drained, Bye,
     )
 }  # fmt: skip

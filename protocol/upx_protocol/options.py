@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Optional
+from typing import Optional, Sequence, Tuple
+
+#: Seconds after which a silent host's session ends, on one machine.
+SILENCE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,11 @@ class WorkerOptions:
     with the real one before PDEATHSIG is trusted; 0 when detached. ``idle_s``: a detached worker leaves after so
     many seconds without a session, None for never. ``curve_keys``: a 0600 file with the CURVE key pair where the
     endpoint is tcp. ``identity``: the registry key, repeated in the entry.
+
+    For a worker that serves a network: ``allowed``, the file that lists the keys of its clients; ``listen_fd``, a
+    socket that listens at ``endpoint`` already and outlives the worker; ``steward_fd``, a socket to the process that
+    knows this machine's files; ``box``, the name, ``ports``, those of all workers of this box, its own first;
+    ``models`` that can be asked for; ``silence_s``, after which a silent host's session ends.
     """
 
     backend: str
@@ -41,6 +49,25 @@ class WorkerOptions:
     credit_bytes: int = 512 * 1024 * 1024
     max_bytes: int = 1024 * 1024 * 1024
     log_level: str = "INFO"
+    log_json: bool = False
+    allowed: str = ""
+    listen_fd: int = -1
+    steward_fd: int = -1
+    box: str = ""
+    ports: Sequence[int] = ()
+    models: Sequence[str] = ()
+    silence_s: float = SILENCE_S
+
+    @property
+    def serves(self) -> bool:
+        """Whether it serves hosts of other machines, which know nothing of this one's files."""
+        return bool(self.allowed)
+
+    @property
+    def descriptors(self) -> Tuple[int, ...]:
+        """What it inherited."""
+        mine = (self.lock_fd, self.env_fd, self.stage_fd, self.tie_fd, self.listen_fd, self.steward_fd)
+        return tuple(fd for fd in mine if fd >= 0)
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -49,4 +76,6 @@ class WorkerOptions:
     @classmethod
     def from_json(cls, text: str) -> WorkerOptions:
         """Build from ``to_json``'s line; TypeError for an unknown key."""
-        return cls(**json.loads(text))
+        options = cls(**json.loads(text))
+        # JSON knows no tuples.
+        return dataclasses.replace(options, ports=tuple(options.ports), models=tuple(options.models))

@@ -25,12 +25,15 @@ from upx_protocol.actions import (
     Send,
     TilePlaced,
 )
+from upx_protocol.arrays import view
 from upx_protocol.messages import (
     Bye,
     Cancel,
     Credit,
     Drain,
     Drained,
+    Echo,
+    Echoed,
     Hello,
     Load,
     Log,
@@ -42,21 +45,16 @@ from upx_protocol.messages import (
     Ring,
     Unload,
     Upscale,
-    Welcome,
 )
+from upx_protocol.reception import Reception
 from upx_protocol.replies import Replies
-from upx_protocol.ring import SHM
 from upx_protocol.sessions import Session, Sessions, Ticket
-from upx_protocol.version import NEWEST, OLDEST, highest_common
 from upx_protocol.work import Work
 
 if TYPE_CHECKING:
-    from upx_protocol.codec import Received
+    from upx_protocol.codec import Bytes, Received
     from upx_protocol.options import WorkerOptions
     from upx_protocol.ring import Memory
-
-#: Seconds after which a silent host's session ends.
-SILENCE_S = 5.0
 
 
 def new_token() -> str:
@@ -92,7 +90,8 @@ class Service:
         self.sessions = Sessions(credit_tiles=options.credit_tiles, credit_bytes=options.credit_bytes)
         self._replies = Replies(self.sessions)
         self.work = Work(self.sessions, self._replies, token)
-        self._options, self._pid, self._token, self._memory = options, pid, token, memory
+        self.reception = Reception(options, self.sessions, pid=pid)
+        self._options, self._token, self._memory = options, token, memory
         self._attach = attach
         self._ready: Optional[Ready] = None
         self._alone_since = now
@@ -110,19 +109,24 @@ class Service:
             Bye: self._bye,
         }
 
-    def receive(self, peer: bytes, received: Received, now: float) -> List[Action]:
-        """A message that was decoded. Kinds that only workers send, and unknown ones, are ignored."""
+    def receive(self, peer: bytes, received: Received, now: float, client: str = "") -> List[Action]:
+        """A message that was decoded. Kinds that only workers send, and unknown ones, are ignored.
+
+        ``client``: the key that its sender showed at the door, empty where there is none.
+        """
         message = received.message
         session = self.sessions.find(peer, received.session)
         if isinstance(message, Hello):
-            self._hello(peer, message, now)
+            self._hello(peer, message, now, client)
         elif session is not None:
             session.seen = now
             if isinstance(message, Upscale):
                 self.work.upscale(session, Ticket(session.name, message, received.buffers, session.ring))
+            elif isinstance(message, Echo):
+                self._echo(session, message, received.buffers)
             elif type(message) in self._handlers:
                 self._handlers[type(message)](session, message)
-        elif isinstance(message, Upscale) or type(message) in self._handlers:
+        elif isinstance(message, (Upscale, Echo)) or type(message) in self._handlers:
             reject = Reject(getattr(message, "id", 0), "session", "no such session")
             self._replies.say_to_peer(peer, reject, received.session)
         return self._take(now)
@@ -154,7 +158,7 @@ class Service:
     def tick(self, now: float, *, unheard: float = 0.0) -> List[Action]:
         """Time has passed, ``unheard`` seconds of it without the loop listening."""
         self.sessions.forgive(unheard)
-        for session in self.sessions.silent(now, SILENCE_S):
+        for session in self.sessions.silent(now, self._options.silence_s):
             self.sessions.close(session)
         actions = self._take(now)
         idle_s = self._options.idle_s
@@ -170,6 +174,13 @@ class Service:
         self._close()
         if within is not None and self._drain_until is None:
             self._drain_until = now + within
+        return self._take(now)
+
+    def revoked(self, client: str, now: float) -> List[Action]:
+        """A key may not be here any more: its sessions end, with everything of theirs."""
+        for session in self.sessions.of_client(client):
+            self._replies.say(session.name, Reject(0, "revoked", "this key was revoked"))
+            self.sessions.close(session)
         return self._take(now)
 
     def gone(self, peer: bytes, now: float) -> List[Action]:
@@ -190,54 +201,26 @@ class Service:
         """For the registry entry."""
         return Status(self.work.resident.model, len(self.sessions), self.work.computing is not None)
 
-    def _hello(self, peer: bytes, hello: Hello, now: float) -> None:
-        refusal = self._refusal(hello)
+    def _hello(self, peer: bytes, hello: Hello, now: float, client: str) -> None:
+        refusal = self.reception.refusal(hello, client, leaving=self.work.closed)
         if refusal is not None:
             self._replies.say_to_peer(peer, refusal)
             return
         before = self.sessions.of_peer(peer)
         if before is not None:
             self.sessions.close(before)
-        session = self.sessions.open(peer, self._token(), now)
-        welcome = Welcome(
-            id=hello.id,
-            session=session.name,
-            protocol=highest_common(hello.protocol_min, hello.protocol_max) or NEWEST,
-            backend=self._options.backend,
-            features=tuple(name for name in hello.features if name == SHM and self._attach is not None),
-            env=self._options.env,
-            build=self._options.build,
-            pid=self._pid,
-            credit_tiles=session.credit_tiles,
-            credit_bytes=session.credit_bytes,
-            max_bytes=self._options.max_bytes,
-            load_key=self.work.resident.key,
-        )
+        session = self.sessions.open(peer, self._token(), now, client)
+        welcome = self.reception.welcome(hello, session, self.work.resident.key, near=self._attach is not None)
         self._replies.say(session.name, welcome)
         if self._ready is not None:
             self._replies.say(session.name, self._ready)
 
-    def _refusal(self, hello: Hello) -> Optional[Reject]:
-        if highest_common(hello.protocol_min, hello.protocol_max) is None:
-            ours = f"this worker speaks {OLDEST} to {NEWEST}, the host {hello.protocol_min} to {hello.protocol_max}"
-            return Reject(hello.id, "version", ours, OLDEST, NEWEST)
-        if self.work.closed:
-            return Reject(hello.id, "leaving", "the worker is leaving", OLDEST, NEWEST)
-        for name, theirs, ours in (
-            ("environment", hello.env, self._options.env),
-            ("build", hello.build, self._options.build),
-        ):
-            if theirs and theirs != ours:
-                return Reject(hello.id, "identity", f"another {name}: {ours[:64]}", OLDEST, NEWEST)
-        if self.sessions.full:
-            return Reject(hello.id, "busy", "too many hosts", OLDEST, NEWEST)
-        return None
-
     def _imported(self, outcome: Imported) -> None:
         device = outcome.device
         self._ready = Ready(
-            device.device, device.device_name, device.memory_total, device.memory_free, device.precisions
-        )
+            device.device, device.device_name, device.memory_total, device.memory_free, device.precisions,
+            tuple(self._options.models),
+        )  # fmt: skip
         self._replies.say_all(self._ready)
         self.work.open()
 
@@ -257,12 +240,24 @@ class Service:
         pong = Pong(message.nonce, self.work.queued, len(self.sessions), self._memory(), self.work.tiles_done)
         self._replies.say(session.name, pong)
 
+    def _echo(self, session: Session, message: Echo, parts: Tuple[Bytes, ...]) -> None:
+        """Send what came back; a link is measured with what it would carry anyway."""
+        nbytes = sum(buffer.nbytes for buffer in message.bufs)
+        if len(parts) != 1 or not session.charge(1, nbytes):
+            self._replies.say(session.name, Reject(message.id, "credit", "one buffer, within the credit"))
+            return
+        self._replies.say(session.name, Echoed(message.id, message.bufs), [view(message.bufs[0], parts[0])])
+        self._replies.say(session.name, Credit(1, nbytes))
+
     def _bye(self, session: Session, _message: Bye) -> None:
         self.sessions.close(session)
         if self._options.tied and not len(self.sessions):
             self._leave(0, "the host said goodbye")
 
     def _drain(self, session: Session, message: Drain) -> None:
+        if not self.reception.owns(session):
+            self._replies.say(session.name, Reject(message.id, "forbidden", "only its own machine may drain it"))
+            return
         self._drainers.append((session.name, message.id))
         self._close()
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from upx_protocol.messages import Upscale
     from upx_protocol.ring import Memory
 
-#: Hosts that a worker serves at a time.
-MAX_SESSIONS = 64
+#: Hosts that a worker serves at a time, and those of one key.
+MAX_SESSIONS, MAX_OF_CLIENT = 64, 16
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,10 @@ class Ticket:
 
 @dataclass
 class Session:
-    """One host: its credit, its queue, how much it was served, its ring and the newest generation seen there."""
+    """One host: its credit, its queue, how much it was served, its ring and the newest generation seen there.
+
+    ``client``: the key that it showed at the door, where there is one.
+    """
 
     peer: bytes
     name: str
@@ -82,6 +85,7 @@ class Session:
     spent_bytes: int = 0
     ring: Optional[Memory] = None
     gen: int = 0
+    client: str = ""
 
     def charge(self, tiles: int, nbytes: int) -> bool:
         """Spend credit; False, with nothing spent, where it does not suffice.
@@ -133,16 +137,20 @@ class Sessions:
         """Whether one more host would be too many."""
         return len(self._by_peer) >= MAX_SESSIONS
 
+    def of_client(self, client: str) -> List[Session]:
+        """The sessions of one key."""
+        return [session for session in self._by_peer.values() if session.client == client]
+
     @property
     def queued(self) -> int:
         """Tiles that wait."""
         return sum(ticket.tiles for session in self._by_peer.values() for ticket in session.queue)
 
-    def open(self, peer: bytes, name: str, now: float) -> Session:
+    def open(self, peer: bytes, name: str, now: float, client: str = "") -> Session:
         """A new session. Its credit shrinks with the number of hosts, to one tile at least."""
         share = len(self._by_peer) + 1
         tiles, nbytes = max(1, self._credit[0] // share), max(1, self._credit[1] // share)
-        session = Session(peer, name, tiles, nbytes, seen=now)
+        session = Session(peer, name, tiles, nbytes, seen=now, client=client)
         self._by_peer[peer] = session
         return session
 

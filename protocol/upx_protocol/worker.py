@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Optional
 from upx_protocol import logs
 from upx_protocol.compute import Compute
 from upx_protocol.loop import Loop
+from upx_protocol.steward import Steward
 from upx_protocol.wake import Wake
 
 if TYPE_CHECKING:
@@ -27,12 +28,13 @@ def serve(options: WorkerOptions) -> int:
     tasks: queue.SimpleQueue[Optional[Task]] = queue.SimpleQueue()
     wake = Wake()
     loop = Loop(options, tasks, wake)
-    logs.configure(options.log_level, loop.report)
+    logs.configure(options.log_level, loop.report, as_json=options.log_json)
     loop.bind()
     wake.catch_signals()
     wake.watch_tie(options)
     loop.start()
-    Compute(options.module, options.device, tasks).run(loop.report)
+    steward = Steward(options.steward_fd) if options.steward_fd >= 0 else None
+    Compute(options.module, options.device, tasks, steward).run(loop.report)
     loop.compute_ended()
     loop.join()
     return loop.status
@@ -42,6 +44,5 @@ def _keep_private(options: WorkerOptions) -> None:
     """What a backend starts must not inherit our locks, or they outlive us."""
     if sys.platform == "win32":
         return
-    for fd in (options.lock_fd, options.env_fd, options.stage_fd, options.tie_fd):
-        if fd >= 0:
-            os.set_inheritable(fd, False)
+    for fd in options.descriptors:
+        os.set_inheritable(fd, False)

@@ -51,8 +51,8 @@ from upx_protocol.messages import (
     Upscale,
     Welcome,
 )
-from upx_protocol.options import WorkerOptions
-from upx_protocol.service import SILENCE_S, Service
+from upx_protocol.options import SILENCE_S, WorkerOptions
+from upx_protocol.service import Service
 from upx_protocol.sessions import MAX_SESSIONS
 from upx_protocol.upscaler import DeviceInfo, LoadResult
 from upx_protocol.version import NEWEST, OLDEST

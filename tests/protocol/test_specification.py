@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from upx_protocol import codec, errors, fields, service, version
+from upx_protocol import codec, errors, fields, options, version
 from upx_protocol.messages import KINDS, Buffer
 from upx_protocol.options import WorkerOptions
 from upx_protocol.sessions import MAX_SESSIONS
@@ -48,7 +48,7 @@ def test_figures_are_those_of_the_code() -> None:
     limits = {codec.MAX_HEADER, fields.MAX_TEXT, fields.MAX_ITEMS, codec.MAX_PARTS, codec.MAX_SESSION, MAX_SESSIONS}
     for figure in limits:
         assert f"{figure:,}" in SPEC
-    assert f"after {service.SILENCE_S:.0f} s" in SPEC
+    assert f"after {options.SILENCE_S:.0f} s" in SPEC
 
 
 def test_every_class_of_failure_and_every_key_of_the_entry_stands() -> None:

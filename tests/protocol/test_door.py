@@ -1,0 +1,195 @@
+"""A worker that serves a network: who may enter, who is shown out, what a stranger can take from the others."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import zmq
+
+from upx_protocol.curve import Allowlist, key_text, parse_allowed
+from upx_protocol.messages import Credit, Drain, Drained, Echo, Echoed, Ping, Pong, Ready, Reject
+from upx_protocol.testing import FakeHost
+from upx_protocol.version import NEWEST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from conftest import RunningWorker
+
+
+def pair() -> Any:
+    """(public, secret) in Z85."""
+    public, secret = zmq.curve_keypair()
+    return public.decode(), secret.decode()
+
+
+class Box:
+    """A serving worker with its keys, and the list of those that may enter."""
+
+    def __init__(self, start: Callable[..., RunningWorker], folder: Path) -> None:
+        self.server, self.owner, self.client = pair(), pair(), pair()
+        self.allowed, entry, keys = folder / "allowed", folder / "entry.json", folder / "keys.json"
+        keys.write_text(
+            json.dumps(
+                {"server_public": self.server[0], "server_secret": self.server[1], "client_public": self.owner[0]}
+            )
+        )
+        self.allow(laptop=self.client)
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.address = f"tcp://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.worker = start(
+            endpoint=self.address,
+            listen_fd=self.listener.fileno(),
+            curve_keys=str(keys),
+            allowed=str(self.allowed),
+            entry=str(entry),
+            box="attic",
+            ports=(7001, 7002),
+            models=("toy-x2",),
+            tied=False,
+            pass_fds=(self.listener.fileno(),),
+        )
+
+    def allow(self, **clients: Any) -> None:
+        beside = self.allowed.with_suffix(".part")
+        beside.write_text("".join(f"{name} {key_text(keys[0])}\n" for name, keys in clients.items()))
+        beside.replace(self.allowed)
+
+    def host(self, keys: Any, timeout: float = 5.0) -> FakeHost:
+        return FakeHost(self.address, timeout=timeout, curve=(self.server[0], *keys))
+
+
+@pytest.fixture
+def box(start: Callable[..., RunningWorker], tmp_path: Path) -> Iterator[Box]:
+    box = Box(start, tmp_path)
+    yield box
+    box.listener.close()
+
+
+def test_those_of_the_list_and_the_own_machine_enter_and_nobody_else(box: Box) -> None:
+    for keys in (box.client, box.owner):
+        with box.host(keys) as host:
+            welcome = host.hello()
+            assert (welcome.box, welcome.ports) == ("attic", (7001, 7002))
+            assert host.expect(Ready).models == ("toy-x2",)
+    with box.host(pair(), timeout=1.0) as stranger, pytest.raises(TimeoutError):
+        stranger.hello()
+
+
+def test_a_key_that_is_allowed_later_enters_without_a_restart(box: Box) -> None:
+    late = pair()
+    box.allow(laptop=box.client, late=late)
+    time.sleep(0.8)
+    with box.host(late) as host:
+        assert host.hello().protocol == NEWEST
+
+
+def test_a_revoked_key_loses_its_session_and_its_connection_at_once(box: Box) -> None:
+    with box.host(box.client) as host:
+        host.hello()
+        host.load("any")
+        box.allow()
+        assert host.expect(Reject).reason == "revoked"
+        host.send(Ping(7))
+        with pytest.raises(TimeoutError):
+            host.expect(Pong)
+    with box.host(box.client, timeout=1.0) as host, pytest.raises(TimeoutError):
+        host.hello()
+    with box.host(box.owner) as host:
+        assert host.hello().box == "attic"
+
+
+def test_a_revoked_key_takes_nothing_from_the_others(box: Box) -> None:
+    other = pair()
+    box.allow(laptop=box.client, other=other)
+    time.sleep(0.8)
+    with box.host(other) as served, box.host(box.client) as host:
+        served.hello()
+        host.hello()
+        box.allow(other=other)
+        assert host.expect(Reject).reason == "revoked"
+        served.send(Ping(3))
+        assert served.expect(Pong).nonce == 3
+
+
+def test_only_the_own_machine_may_drain(box: Box) -> None:
+    with box.host(box.client) as host:
+        host.hello()
+        host.send(Drain(5))
+        assert host.expect(Reject).reason == "forbidden"
+    with box.host(box.owner) as host:
+        host.hello()
+        host.send(Drain(6))
+        assert host.expect(Drained).id == 6
+    assert box.worker.ended() == 0
+
+
+def test_an_echo_comes_back_as_it_is_and_costs_nothing(box: Box) -> None:
+    tile = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
+    with box.host(box.client) as host:
+        host.hello()
+        host.send(Echo(9, ()), arrays=[tile])
+        received = host.expect_received(Echoed)
+        assert bytes(received.buffers[0]) == tile.tobytes()
+        assert host.expect(Credit) == Credit(1, tile.nbytes)
+
+
+def test_silent_connections_are_closed_and_served_clients_are_not(box: Box) -> None:
+    with box.host(box.client) as host:
+        host.hello()
+        crowd: list[socket.socket] = []
+        try:
+            for number in range(1200):
+                crowd.append(socket.create_connection(("127.0.0.1", box.listener.getsockname()[1])))
+                if number % 100 == 0:
+                    host.send(Ping(1))
+                    assert host.expect(Pong, 1.0).nonce == 1
+            # The door keeps 1,024 of them; ZeroMQ itself closes the others after five seconds.
+            assert _closed(crowd[0], host, within=3.0)
+            assert _closed(crowd[-1], host, within=8.0)
+        finally:
+            for each in crowd:
+                each.close()
+
+
+def _closed(connection: socket.socket, served: FakeHost, *, within: float) -> bool:
+    """Whether it ends in time, while another is served all along."""
+    until = time.monotonic() + within
+    while time.monotonic() < until:
+        served.send(Ping(1))
+        assert served.expect(Pong, 1.0).nonce == 1
+        try:
+            # ZeroMQ greets first; what counts is the end.
+            if select.select([connection], [], [], 0.2)[0] and not connection.recv(256):
+                return True
+        except ConnectionError:
+            return True
+    return False
+
+
+def test_a_list_that_cannot_be_read_lets_nobody_in_but_the_own_machine(tmp_path: Path) -> None:
+    path = tmp_path / "allowed"
+    path.write_bytes(b"laptop \xff\xfe")
+    own, other = "a" * 64, "b" * 64
+    allowed = Allowlist(own, str(path))
+    assert own in allowed
+    assert other not in allowed
+    beside = tmp_path / "beside"
+    beside.write_text(f"# mine\n\nlaptop {other.upper()}\nshort abc\nthree words here\n")
+    beside.replace(path)
+    assert allowed.refresh() == []
+    assert allowed.name(other) == "laptop"
+    path.unlink()
+    assert allowed.refresh() == [other]
+
+
+@pytest.mark.parametrize("line", ["", "#x " + "a" * 64, "x", "x " + "g" * 64, "x " + "a" * 63, "x y " + "a" * 64])
+def test_lines_that_name_no_key_say_nothing(line: str) -> None:
+    assert parse_allowed(line) is None
