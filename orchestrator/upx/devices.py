@@ -91,3 +91,17 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def precision_for(spec: BackendSpec, wanted: str, device: str) -> str:
+    """What was asked for; left to us, fp32 on a CPU, where halves are slower, else the backend's first.
+
+    UsageError for one that the backend does not compute in.
+    """
+    if wanted == "auto":
+        return "fp32" if device == "cpu" and "fp32" in spec.precisions else spec.precisions[0]
+    if wanted not in spec.precisions:
+        raise UsageError(
+            f"{spec.name} does not compute in {wanted}", hint=f"--precision {' or '.join(('auto', *spec.precisions))}"
+        )
+    return wanted

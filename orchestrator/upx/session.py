@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from upx.assets.find import Finder
 from upx.assets.licences import require_licence
 from upx.assets.ready import Readying
-from upx.devices import resolve_device, share_cores, usable_cores
+from upx.devices import precision_for, resolve_device, share_cores, usable_cores
 from upx.errors import NotReadyError, UsageError
 from upx.routes import with_defaults
 
@@ -164,7 +164,7 @@ class Session:
                 hint="upx backends lists what runs",
             )
         device = resolve_device(request.device, spec.devices, environ=self._settings.child_env)
-        precision = self._precision(device.name)
+        precision = precision_for(spec, request.precision, device.name)
         require_licence(model, self._settings, accept_now=request.accept_licence)
         finder = Finder(self._settings, spec, weights=request.weights)
         # Before they are found: what is being used is not evicted between the look and the load.
@@ -201,15 +201,3 @@ class Session:
             workers=workers,
             keep_alive=request.keep_alive,
         )
-
-    def _precision(self, device: str) -> str:
-        """What was asked for; left to us, fp32 on a CPU, where halves are slower, else the backend's first."""
-        spec, wanted = self.route.backend, self._request.precision
-        if wanted == "auto":
-            return "fp32" if device == "cpu" and "fp32" in spec.precisions else spec.precisions[0]
-        if wanted not in spec.precisions:
-            raise UsageError(
-                f"{spec.name} does not compute in {wanted}",
-                hint=f"--precision {' or '.join(('auto', *spec.precisions))}",
-            )
-        return wanted

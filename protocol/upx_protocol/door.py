@@ -18,7 +18,8 @@ from typing import Dict, List, Optional, Tuple
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from upx_protocol.curve import DOMAIN, Allowlist, CurveKeys, key_text, secure
+from upx_protocol.allowlist import Allowlist
+from upx_protocol.curve import DOMAIN, CurveKeys, key_text, secure
 
 log = logging.getLogger("upx.door")
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import zmq
 
-from upx_protocol.curve import Allowlist, key_text, parse_allowed
+from upx_protocol.allowlist import Allowlist, parse_allowed
+from upx_protocol.curve import key_text
 from upx_protocol.messages import Credit, Drain, Drained, Echo, Echoed, Ping, Pong, Ready, Reject
 from upx_protocol.testing import FakeHost
 from upx_protocol.version import NEWEST

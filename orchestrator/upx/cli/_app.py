@@ -50,6 +50,8 @@ VERBS = (
     Verb("warm", "Load a model now, for the commands to come.", "Workers"),
     Verb("ps", "List the workers that are running.", "Workers"),
     Verb("stop", "End workers.", "Workers"),
+    Verb("worker", "Serve this machine to others; keep the boxes that serve you.", "Other machines"),
+    Verb("key", "Show, make, allow and revoke the keys of machines.", "Other machines"),
     Verb("doctor", "Check this machine, the environments and the manifests.", "This machine"),
     Verb("bench", "Measure how fast this machine is.", "This machine"),
 )

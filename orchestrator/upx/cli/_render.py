@@ -118,6 +118,17 @@ def _warm(result: kinds.Warm) -> list[str]:
 
 
 @text.register
+def _own_key(result: kinds.OwnKey) -> list[str]:
+    use = "boxes allow it: upx key allow NAME KEY" if result.which == "client" else "clients add it: upx worker add"
+    return [f"{result.which}  {result.key}  ({use})"]
+
+
+@text.register
+def _allowed_key(result: kinds.AllowedKey) -> list[str]:
+    return [f"{result.state}  {result.key}  {result.name}"]
+
+
+@text.register
 def _check(result: kinds.Check) -> list[str]:
     line = f"{result.status:<4}  {result.name}: {result.message}"
     return [line, f"      → {result.hint}"] if result.hint else [line]
@@ -215,6 +226,24 @@ TABLES: dict[type, tuple[Column, ...]] = {
         ("AGE", lambda row: time_text(row.age)),
         ("MEMORY", lambda row: size_text(row.memory)),
         ("PID", lambda row: str(row.pid)),
+    ),
+    kinds.BoxRow: (
+        ("BOX", lambda row: row.name),
+        ("ADDRESS", lambda row: row.endpoint),
+        ("BACKEND", lambda row: row.backend or "not reached yet"),
+        ("KEY", lambda row: row.key),
+    ),
+    kinds.BoxTest: (
+        ("BOX", lambda row: row.name),
+        ("ADDRESS", lambda row: row.endpoint),
+        ("BACKEND", lambda row: row.backend),
+        ("DEVICE", lambda row: row.device_name or row.device),
+        ("LATENCY", lambda row: f"{row.latency_ms:.3g} ms"),
+        ("EACH WAY", lambda row: f"{row.mbit_per_second:.3g} Mbit/s"),
+        ("HOSTS", lambda row: str(row.hosts)),
+        ("QUEUED", lambda row: str(row.queued)),
+        ("PROTOCOL", lambda row: row.protocol),
+        ("MODELS", lambda row: " ".join(row.models)),
     ),
     kinds.BenchRow: (
         ("WORKERS", lambda row: str(row.workers)),

@@ -230,3 +230,57 @@ class BenchRow:
     tiles_per_second: float
     megapixels_per_second: float
     stages: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnKey:
+    """A public key of this machine, in hexadecimal; ``which``: "client" or "server"."""
+
+    KIND: ClassVar[str] = "key"
+    which: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedKey:
+    """A client's public key on this machine; ``state``: "allowed" or "revoked"."""
+
+    KIND: ClassVar[str] = "allowed_key"
+    name: str
+    key: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class BoxRow:
+    """A machine that serves this one; ``backend`` is empty until it was reached once."""
+
+    KIND: ClassVar[str] = "box"
+    name: str
+    endpoint: str
+    backend: str
+    key: str
+    state: str = "known"
+
+
+@dataclass(frozen=True, slots=True)
+class BoxTest:
+    """What one worker of a box says. ``latency_ms``: median of there and back; ``mbit_per_second``: each way.
+
+    ``memory`` and ``memory_free`` of the device in bytes, 0 where unknown.
+    """
+
+    KIND: ClassVar[str] = "box_test"
+    name: str
+    endpoint: str
+    backend: str
+    device: str
+    device_name: str
+    protocol: str
+    latency_ms: float
+    mbit_per_second: float
+    memory: int
+    memory_free: int
+    hosts: int
+    queued: int
+    models: tuple[str, ...]

@@ -9,13 +9,15 @@ import socket
 from typing import TYPE_CHECKING, Any, cast
 
 import zmq
+from zmq.utils import z85
 from zmq.utils.monitor import parse_monitor_message
 
+from upx.workers import faults
 from upx_protocol.codec import decode, encode
 from upx_protocol.errors import ProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -25,11 +27,19 @@ if TYPE_CHECKING:
     from upx_protocol.codec import Received
     from upx_protocol.messages import Message
 
+# Untyped in pyzmq.
+_encode = cast("Callable[[bytes], bytes]", z85.encode)
+_decode = cast("Callable[[str], bytes]", z85.decode)
 # Credits bound what is queued in tiles and bytes; this bounds the small messages beside them.
 HIGH_WATER = 1000
 LARGEST_PART = 1 << 30
 # Messages taken from one worker before the others have their turn.
 AT_A_TIME = 64
+# Seconds to connect and to shake hands; a link that is silent for ten seconds is dead.
+FAR = (
+    (zmq.CONNECT_TIMEOUT, 5_000), (zmq.HANDSHAKE_IVL, 5_000), (zmq.TCP_MAXRT, 15_000),
+    (zmq.HEARTBEAT_IVL, 2_000), (zmq.HEARTBEAT_TIMEOUT, 10_000), (zmq.HEARTBEAT_TTL, 10_000),
+)  # fmt: skip
 END_EVENTS = (
     zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -47,6 +57,16 @@ def new_key_pair() -> tuple[str, str]:
     return public.decode(), secret.decode()
 
 
+def key_text(key: str) -> str:
+    """A public key as people see it, of one in Z85: 64 hexadecimal digits."""
+    return _decode(key).hex()
+
+
+def key_from_text(text: str) -> str:
+    """A key in Z85, of one in hexadecimal; ValueError for anything else."""
+    return _encode(bytes.fromhex(text)).decode("ascii")
+
+
 class Hub:
     """What one I/O thread waits on: its channels, descriptors of processes, and a bell that other threads ring.
 
@@ -61,9 +81,14 @@ class Hub:
         self._bell.setblocking(False)
         self._poller.register(self._ears.fileno(), zmq.POLLIN)
 
-    def connect(self, endpoint: str, *, server_key: str = "", keys: ClientKeys | None = None) -> Channel:
-        """A channel to a worker that has bound; with its public key where the endpoint is tcp."""
-        return Channel(self._context, self._poller, endpoint, server_key=server_key, keys=keys)
+    def connect(
+        self, endpoint: str, *, server_key: str = "", keys: ClientKeys | None = None, far: bool = False
+    ) -> Channel:
+        """A channel to a worker that has bound; with its public key where the endpoint is tcp.
+
+        ``far``: on another machine, so that half-open links are noticed.
+        """
+        return Channel(self._context, self._poller, endpoint, server_key=server_key, keys=keys, far=far)
 
     def watch(self, fd: int) -> None:
         """Wake up when the descriptor becomes readable: a pidfd, at its process's end."""
@@ -109,16 +134,19 @@ class Channel:
         *,
         server_key: str,
         keys: ClientKeys | None,
+        far: bool,
     ) -> None:
         self._poller = poller
         self._socket = context.socket(zmq.DEALER)
         self._gone = False
+        self.why = ""
         for option, value in (
             (zmq.LINGER, 0),
             (zmq.RECONNECT_IVL, -1),
             (zmq.SNDHWM, HIGH_WATER),
             (zmq.RCVHWM, HIGH_WATER),
             (zmq.MAXMSGSIZE, LARGEST_PART),
+            *(FAR if far else ()),
         ):
             self._socket.setsockopt(option, value)
         if keys is not None:
@@ -167,6 +195,7 @@ class Channel:
             except zmq.Again:
                 break
             self._gone = bool(int(event["event"]) & END_EVENTS)
+            self.why = self.why or _why(int(event["event"]))
         if self._gone and self._monitor in self._poller:
             self._poller.unregister(self._monitor)
         return self._gone
@@ -179,3 +208,14 @@ class Channel:
         self._socket.disable_monitor()
         self._monitor.close(linger=0)
         self._socket.close(linger=int(linger * 1000))
+
+
+def _why(event: int) -> str:
+    """Why a connection ended, in words; the first event tells."""
+    if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+        return faults.REFUSED
+    if event in {zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL}:
+        return faults.STRANGER
+    if event == zmq.EVENT_DISCONNECTED:
+        return "it closed the connection"
+    return "nothing answers at its address"

@@ -120,7 +120,7 @@ def _drain(info: WorkerInfo, held: process.Process, settings: Settings, *, timeo
     hub = channel.Hub()
     keys = None
     if info.endpoint.startswith("tcp:"):
-        keys = endpoints.curve_keys(settings, channel.new_key_pair)[1]
+        keys = endpoints.client_keys(settings, info.curve_public, channel.new_key_pair)
     link = hub.connect(info.endpoint, server_key=info.curve_public, keys=keys)
     try:
         link.send(Hello(1, OLDEST, NEWEST, host="upx stop"))

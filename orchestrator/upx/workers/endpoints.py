@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
-from upx import locks
 from upx.errors import WorkerStartError
+from upx.private_files import changing, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,40 +99,31 @@ def remove_socket(endpoint: str) -> None:
 def curve_keys(settings: Settings, new_pair: Callable[[], tuple[str, str]]) -> tuple[Path, ClientKeys]:
     """The worker's key file and the hosts' pair, made on first use, 0600. ``new_pair``: (public, secret)."""
     folder = settings.state_dir / "curve"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     worker, client = folder / "worker.json", folder / "client.json"
-    fd = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        # Two first commands at a time: the second waits the milliseconds that the first needs.
-        _wait_for(fd)
+    # Two first commands at a time: the second waits the milliseconds that the first needs.
+    with changing(folder):
         if not client.is_file() or not worker.is_file():
             _make_keys(worker, client, new_pair)
         fields = cast("dict[str, Any]", json.loads(client.read_text(encoding="ascii")))
-    finally:
-        os.close(fd)
     return worker, ClientKeys(str(fields["public"]), str(fields["secret"]))
-
-
-def _wait_for(fd: int, *, tries: int = 500) -> None:
-    import time
-
-    for _ in range(tries):
-        if locks.take(fd):
-            return
-        time.sleep(0.01)
-    raise WorkerStartError("the lock of the workers' keys is held", hint="end other upx commands that hang")
 
 
 def _make_keys(worker: Path, client: Path, new_pair: Callable[[], tuple[str, str]]) -> None:
     # Two pairs: a server's key must never be a client's.
     ours, theirs = ClientKeys(*new_pair()), new_pair()
-    _write_private(worker, asdict(CurveKeys(*theirs, ours.public)))
-    _write_private(client, asdict(ours))
+    write_private(worker, json.dumps(asdict(CurveKeys(*theirs, ours.public))))
+    write_private(client, json.dumps(asdict(ours)))
 
 
-def _write_private(path: Path, fields: dict[str, Any]) -> None:
-    beside = path.with_suffix(".part")
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "w", encoding="ascii") as file:
-        json.dump(fields, file)
-    beside.replace(path)
+def client_keys(settings: Settings, curve_public: str, new_pair: Callable[[], tuple[str, str]]) -> ClientKeys:
+    """The pair that this user's hosts show to a worker on this machine, by the worker's public key.
+
+    One that serves a network knows its own machine by the pair that boxes see.
+    """
+    worker, keys = curve_keys(settings, new_pair)
+    known = cast("dict[str, Any]", json.loads(worker.read_text(encoding="ascii")))
+    far = settings.data_dir / "keys" / "client.json"
+    if known["server_public"] == curve_public or not far.is_file():
+        return keys
+    fields = cast("dict[str, Any]", json.loads(far.read_text(encoding="ascii")))
+    return ClientKeys(str(fields["public"]), str(fields["secret"]))

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from upx_protocol.messages import Failed, Reject
 
 LONGEST_LINE = 300
+# Why a channel to a box ended, where it is known.
+REFUSED, STRANGER = "it refuses our key", "it does not hold its key"
 
 
 def with_words(error: UpxError, log: LogFile | None) -> UpxError:
@@ -51,6 +53,21 @@ def start_failed(plan: WorkerPlan, reason: str, log: LogFile | None = None) -> U
         hint=f"upx doctor checks its environment; upx setup {plan.backend} --repair mends it",
     )
     return with_words(error, log)
+
+
+def unreachable(place: str, why: str) -> WorkerStartError:
+    """A box that cannot be reached, or that does not let us in; ``why`` is the channel's word for it."""
+    if why == REFUSED:
+        return WorkerStartError(
+            f"{place} does not let this machine in",
+            hint="there: upx key allow NAME KEY, with the key that upx key shows here",
+        )
+    if why == STRANGER:
+        return WorkerStartError(
+            f"{place} does not hold the key that it was added with",
+            hint=f"compare upx key show there; if it was set up anew: upx worker rm {place}, then add it again",
+        )
+    return WorkerStartError(f"{place} cannot be reached: {why}", hint=f"is it on, and serving? upx worker test {place}")
 
 
 def lost(plan: WorkerPlan, reason: str, log: LogFile | None = None) -> UpxError:

@@ -1,0 +1,111 @@
+"""``upx worker serve`` and ``drain``: this machine as a box."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from upx.cli import _host
+from upx.cli._console import Console
+from upx.cli._options import JsonFlag, LicenceFlag, OfflineFlag, QuietFlag, VerboseFlag
+from upx.errors import UsageError
+
+if TYPE_CHECKING:
+    from upx.host import Host
+    from upx.serving.box import BoxServer
+
+LISTEN = "tcp://127.0.0.1:7600"
+
+
+def serve(
+    backend: Annotated[str, typer.Argument(metavar="BACKEND", help="Backend, alias or model, as upx backends lists.")],
+    *,
+    listen: Annotated[
+        str, typer.Option("--listen", metavar="ADDRESS", help="tcp://ADDRESS:PORT; 0.0.0.0 is every address.")
+    ] = LISTEN,
+    device: Annotated[
+        str, typer.Option("--device", "-d", metavar="DEVICE", help="auto, cpu, cuda:0,cuda:1, mps, or all GPUs.")
+    ] = "auto",
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="What hosts are told of it.")] = None,
+    accept_licence: LicenceFlag = False,
+    offline: OfflineFlag = False,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log one JSON object a line.")] = False,
+    verbose: VerboseFlag = False,
+) -> int:
+    """Serve a backend to hosts of other machines, until SIGTERM or Ctrl-C; one worker a device, one port each.
+
+    Only keys that upx key allow has let in may connect. SIGHUP restarts the workers one by one.
+    """
+    _refuse_windows()
+    _log(as_json=log_json, verbose=verbose)
+    with _host.make_host() as host:
+        server = _server(host, backend, listen, device, name, accept=accept_licence, offline=offline, as_json=log_json)
+        server.start()
+        return server.run()
+
+
+def drain(json: JsonFlag = False, quiet: QuietFlag = False, verbose: VerboseFlag = False) -> int:
+    """Let the box that runs on this machine finish what it has, take nothing new, and end."""
+    from upx.cli._results import Stopped
+    from upx.serving.draining import drain_all
+
+    console = Console(as_json=json, quiet=quiet, verbose=verbose)
+    ended = drain_all(_host.read_settings())
+    console.results(*(Stopped(each.worker.name, each.worker.backend, each.worker.pid, each.how) for each in ended))
+    if not ended:
+        console.note("upx: nothing is served here")
+    return 0
+
+
+def _server(
+    host: Host, backend: str, listen: str, device: str, name: str | None, *, accept: bool, offline: bool, as_json: bool
+) -> BoxServer:
+    import socket
+
+    from upx.remote.keys import NAME
+    from upx.routes import Request, choose
+    from upx.serving import plans
+    from upx.serving.addresses import parse_listen
+    from upx.serving.box import BoxServer
+    from upx.serving.keeper import Keeper
+
+    address = parse_listen(listen)
+    called = name or socket.gethostname().partition(".")[0]
+    if NAME.fullmatch(called) is None:
+        raise UsageError(f"{called!r} is no name", hint="--name with letters, digits, dots and dashes")
+    spec = choose(Request(backend=backend), host.catalog.backends()).backend
+    plans.refuse_unservable(spec)
+    devices = plans.chosen_devices(spec, device, host.shelf)
+    offline = offline or host.settings.offline
+    venv = plans.ready_env(spec, devices, host.shelf, offline=offline)
+    keeper = Keeper(spec, host.shelf, site_packages=venv.site_packages, offline=offline, accept_licence=accept)
+    return BoxServer(
+        called,
+        spec,
+        lambda: plans.box_plans(called, spec, devices, venv, host.shelf),
+        host.settings,
+        address=address,
+        keeper=keeper,
+        log_json=as_json,
+    )
+
+
+def _log(*, as_json: bool, verbose: bool) -> None:
+    """A service's words go to standard error, with their time: nobody sits before it."""
+    from upx_protocol.logs import JsonLines
+
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(JsonLines() if as_json else logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("upx")
+    logger.handlers[:] = [lines]
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def _refuse_windows() -> None:
+    from upx.config import IS_WINDOWS
+
+    if IS_WINDOWS:
+        raise UsageError("a box needs Linux or macOS", hint="Windows can be a client of one: upx worker add")

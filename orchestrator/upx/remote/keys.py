@@ -1,0 +1,136 @@
+"""The keys of this machine: what its hosts show to boxes, what it shows as a box, and whom it lets in as one.
+
+Three files below ``<data>/keys``, 0600 in a folder 0700: ``client.json`` and ``server.json``, a CURVE pair each, never
+the same, made when they are first needed; ``allowed``, a line ``NAME KEY`` for each client. A worker that serves reads
+``allowed`` again whenever it changes. Public keys are 64 hexadecimal digits wherever people see them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+
+from upx.errors import UsageError
+from upx.private_files import changing, read_private, write_private
+from upx.workers.channel import key_from_text, key_text, new_key_pair
+from upx.workers.endpoints import ClientKeys, CurveKeys
+from upx_protocol.allowlist import parse_allowed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from upx.config import Settings
+
+Which: TypeAlias = Literal["client", "server"]
+KEY = re.compile(r"[0-9a-fA-F]{64}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """A client that this machine lets in as a box."""
+
+    name: str
+    key: str
+
+
+class KeyRing:
+    """Every method reads the files anew; those that change one hold the folder's lock. OSError: no such access."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.folder = settings.data_dir / "keys"
+        self.list_path = self.folder / "allowed"
+
+    def client(self) -> ClientKeys:
+        """The pair that hosts of this machine show to boxes; made on first use. Z85."""
+        return ClientKeys(**self._pair("client"))
+
+    def public(self, which: Which) -> str:
+        """A public key, in hexadecimal; the pair is made on first use."""
+        return key_text(self._pair(which)["public"])
+
+    def worker_file(self) -> Path:
+        """The file that a serving worker reads its keys from, brought up to date."""
+        server, client = self._pair("server"), self._pair("client")
+        path = self.folder / "worker.json"
+        with changing(self.folder):
+            told = CurveKeys(server["public"], server["secret"], client["public"])
+            write_private(path, json.dumps(asdict(told)))
+            if not self.list_path.exists():
+                write_private(self.list_path, "")
+        return path
+
+    def new(self, which: Which) -> str:
+        """Replace a pair; the public key. Whoever knows the old one must be told."""
+        with changing(self.folder):
+            return key_text(self._make(which)["public"])
+
+    def allowed(self) -> list[Allowed]:
+        """Whom this machine lets in, in the order of the list."""
+        return [Allowed(name, key) for key, name in filter(None, map(parse_allowed, self._lines()))]
+
+    def allow(self, name: str, key: str) -> Allowed:
+        """Let a client in; UsageError for no name, no key, or a name that another key has."""
+        if NAME.fullmatch(name) is None:
+            raise UsageError(f"{name!r} is no name", hint="letters, digits, dots and dashes: laptop")
+        entry = Allowed(name, parse_key(key))
+        if entry.key == self.public("server"):
+            raise UsageError("that is this machine's own key as a server", hint="upx key show on the client says its")
+        with changing(self.folder):
+            known = {each.name: each.key for each in self.allowed()}
+            if known.get(name, entry.key) != entry.key:
+                raise UsageError(f"{name} has another key here", hint=f"upx key revoke {name}, then allow it again")
+            if name not in known:
+                write_private(self.list_path, "".join(f"{line}\n" for line in [*self._lines(), f"{name} {entry.key}"]))
+        return entry
+
+    def revoke(self, word: str) -> list[Allowed]:
+        """Let a name or a key in no more, from now on, whatever is going on; UsageError where nobody has it."""
+        with changing(self.folder):
+            gone = [each for each in self.allowed() if word in {each.name, each.key} or word.lower() == each.key]
+            if not gone:
+                known = ", ".join(each.name for each in self.allowed()) or "nobody"
+                raise UsageError(f"nobody is allowed as {word!r}", hint=f"allowed are: {known}")
+            keys = {each.key for each in gone}
+            left = [line for line in self._lines() if (parse_allowed(line) or ("",))[0] not in keys]
+            write_private(self.list_path, "".join(f"{line}\n" for line in left))
+        return gone
+
+    def _lines(self) -> list[str]:
+        try:
+            return read_private(self.list_path).splitlines()
+        except FileNotFoundError:
+            return []
+
+    def _pair(self, which: Which) -> dict[str, str]:
+        path = self.folder / f"{which}.json"
+        if not path.exists():
+            with changing(self.folder):
+                if not path.exists():
+                    return self._make(which)
+        try:
+            fields = cast("dict[str, Any]", json.loads(read_private(path)))
+            return {"public": str(fields["public"]), "secret": str(fields["secret"])}
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{path} is no pair of keys", hint=f"upx key new {which} makes another") from error
+
+    def _make(self, which: Which) -> dict[str, str]:
+        public, secret = new_key_pair()
+        pair = {"public": public, "secret": secret}
+        write_private(self.folder / f"{which}.json", json.dumps(pair))
+        return pair
+
+
+def parse_key(text: str) -> str:
+    """A public key as people give it: 64 hexadecimal digits; UsageError for anything else."""
+    word = text.strip()
+    if KEY.fullmatch(word) is None:
+        raise UsageError(f"{word[:80]!r} is no key", hint="64 hexadecimal digits, as upx key show prints them")
+    return word.lower()
+
+
+def z85(key: str) -> str:
+    """A key in ZeroMQ's own text."""
+    return key_from_text(key)

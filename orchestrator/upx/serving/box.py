@@ -1,0 +1,159 @@
+"""The box: one supervising process, one worker a device, until it is told to end.
+
+SIGTERM, SIGINT    the workers finish within three seconds, then the box ends
+SIGHUP             each worker in turn finishes what it has and is started anew, with the code of now
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from upx.errors import UsageError, WorkerError
+from upx.remote.keys import KeyRing
+from upx.serving.addresses import listen
+from upx.serving.worker import Facts, ServedWorker
+from upx.workers import control
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    from upx.config import Settings
+    from upx.serving.addresses import Address
+    from upx.serving.keeper import Keeper
+    from upx.specs import BackendSpec
+    from upx.workers.plan import WorkerPlan
+
+log = logging.getLogger("upx.serve")
+
+POLL_S = 0.1
+END_S = 6.0
+DRAIN_S = 600.0
+
+
+class BoxServer:
+    """``plans``: one a device, in the order of the ports. ``run`` blocks; main thread only, which gets the signals."""
+
+    def __init__(
+        self,
+        name: str,
+        spec: BackendSpec,
+        plans: Callable[[], Sequence[WorkerPlan]],
+        settings: Settings,
+        *,
+        address: Address,
+        keeper: Keeper,
+        log_json: bool = False,
+    ) -> None:
+        self.name, self._spec, self._make_plans = name, spec, plans
+        self._settings, self._address = settings, address
+        self._keeper, self._log_json = keeper, log_json
+        self.workers: list[ServedWorker] = []
+        self._listeners: Sequence[socket.socket] = ()
+        self._ending = threading.Event()
+        self._renewing = threading.Event()
+        self._renewer: threading.Thread | None = None
+
+    def start(self) -> tuple[int, ...]:
+        """Listen and start the workers; the ports. UsageError where nobody could enter, WorkerStartError."""
+        keys = KeyRing(self._settings)
+        if not self._address.loopback and not keys.allowed():
+            raise UsageError(
+                "nobody is allowed to use this machine yet",
+                hint="upx key show on the client; upx key allow NAME KEY here; or listen at tcp://127.0.0.1:PORT",
+            )
+        plans = self._make_plans()
+        self._listeners = listen(self._address, len(plans))
+        ports = tuple(each.getsockname()[1] for each in self._listeners)
+        models = tuple(model.name for model in self._spec.models)
+        facts = Facts(self.name, ports, keys.worker_file(), keys.list_path, models, self._log_json)
+        self.workers = [
+            ServedWorker(plan, facts, self._keeper, self._settings, listener=listener, number=number)
+            for number, (plan, listener) in enumerate(zip(plans, self._listeners, strict=True))
+        ]
+        now = time.monotonic()
+        for each in self.workers:
+            each.start(now)
+        where = ", ".join(self._address.endpoint(port) for port in ports)
+        log.info("%s serves %s at %s; its key is %s", self.name, self._spec.name, where, keys.public("server"))
+        return ports
+
+    def run(self) -> int:
+        """Keep the workers alive until the end; the exit status."""
+        before = {number: signal.signal(number, self._told) for number in _signals()}
+        try:
+            while not self._ending.wait(POLL_S):
+                self._turn()
+                if all(each.finished and not each.running for each in self.workers):
+                    break
+        finally:
+            self._end()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return 0
+
+    def _told(self, number: int, _frame: Any) -> None:
+        (self._renewing if number == getattr(signal, "SIGHUP", None) else self._ending).set()
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        for each in self.workers:
+            each.poll(now, restart=True)
+        if self._renewing.is_set() and self._renewer is None:
+            self._renewing.clear()
+            self._renew()
+        if self._renewer is not None and not self._renewer.is_alive():
+            self._renewer = None
+
+    def _renew(self) -> None:
+        """Give every worker the plan of now, and drain one after the other; ``poll`` starts each again."""
+        log.info("restarting the workers, one by one")
+        for each, plan in zip(self.workers, self._make_plans(), strict=True):
+            each.plan = plan
+        self._renewer = threading.Thread(target=self._drain_each, name="upx-renew", daemon=True)
+        self._renewer.start()
+
+    def _drain_each(self) -> None:
+        for each in self.workers:
+            info = each.info
+            if info is None or self._ending.is_set():
+                continue
+            each.draining = True
+            control.end_worker(info, self._settings, force=False, timeout=DRAIN_S)
+            self._await_start(each, info.pid)
+
+    def _await_start(self, worker: ServedWorker, pid: int) -> None:
+        """The next one goes when this one serves again: one device at a time is missing."""
+        until = time.monotonic() + 60.0
+        while time.monotonic() < until and not self._ending.wait(POLL_S):
+            info = worker.info
+            if info is not None and info.pid != pid:
+                return
+
+    def _end(self) -> None:
+        self._ending.set()
+        for each in self.workers:
+            each.draining = True
+            each.signal(signal.SIGTERM)
+        until = time.monotonic() + END_S
+        while any(each.running for each in self.workers) and time.monotonic() < until:
+            for each in self.workers:
+                each.poll(time.monotonic(), restart=False)
+            time.sleep(0.02)
+        for each in self.workers:
+            each.kill()
+            each.poll(time.monotonic(), restart=False)
+        for listener in self._listeners:
+            listener.close()
+        self._keeper.close()
+        if any(each.running for each in self.workers):
+            raise WorkerError("a worker does not end", hint="upx ps shows its process")
+
+
+def _signals() -> tuple[int, ...]:
+    hangup = getattr(signal, "SIGHUP", None)
+    return (signal.SIGTERM, signal.SIGINT, *([hangup] if hangup is not None else []))

@@ -1,0 +1,144 @@
+"""What a box knows for its workers: a model's files, precision and parameters, asked by a worker for each load.
+
+The other end of ``upx_protocol.steward``, one thread a worker. Hosts far away name models, never paths.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from upx.assets.find import Finder
+from upx.assets.licences import require_licence
+from upx.assets.ready import Readying
+from upx.devices import precision_for, share_cores, usable_cores
+from upx.errors import ParameterError, UpxError, WeightsError
+from upx.routes import Request, choose, coerce_parameters, with_defaults
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from upx.locks import HeldLock
+    from upx.models.shelf import Shelf
+    from upx.specs import BackendSpec, ParameterValue
+
+log = logging.getLogger("upx.serve")
+
+MAX_LINE = 1024 * 1024
+# A fetch of gigabytes must not look like a worker that hangs.
+STILL_S = 5.0
+
+
+class Keeper:
+    """Answers for one backend on this machine. ``answer`` may be called from several threads."""
+
+    def __init__(
+        self, spec: BackendSpec, shelf: Shelf, *, site_packages: Path, offline: bool, accept_licence: bool
+    ) -> None:
+        self._spec, self._shelf, self._site = spec, shelf, site_packages
+        self._offline, self._accept = offline, accept_licence
+        self._lock = threading.Lock()
+        self._used: dict[str, HeldLock] = {}
+
+    def answer(self, question: Mapping[str, Any], device: str) -> dict[str, Any]:
+        """A load in this machine's terms; UpxError says why it cannot be."""
+        spec = self._spec
+        route = choose(Request(backend=spec.name, model=str(question["model"])), [spec], default=spec.name)
+        params = _safe(spec, question["params"])
+        files, sha256 = self._files(route.model.name, wanted=str(question["weights"]))
+        threads = share_cores(spec, 1, device=device, cores=usable_cores())[1]
+        return {
+            "files": files,
+            "weights": sha256,
+            "precision": precision_for(spec, str(question["precision"]), device),
+            "threads": int(question["threads"]) or threads,
+            "params": {**route.model.options, **with_defaults(spec, params, "load")},
+        }
+
+    def _files(self, name: str, *, wanted: str) -> tuple[dict[str, str], str]:
+        spec, settings = self._spec, self._shelf.settings
+        model = next(each for each in spec.models if each.name == name)
+        with self._lock:
+            require_licence(model, settings, accept_now=self._accept)
+            finder = Finder(settings, spec, site_packages=self._site)
+            # What is being served is not evicted.
+            if name not in self._used and (held := finder.store.use(name)) is not None:
+                self._used[name] = held
+            found = Readying(spec, model, self._shelf.obtainer, self._offline).files(finder)
+        if wanted and wanted != found.sha256:
+            raise WeightsError(
+                f"this box has other weights of {name}: {found.sha256[:12]}, the host has {wanted[:12]}",
+                hint=f"upx models import them here too, or upx models pull {name}",
+            )
+        return {role: str(path) for role, path in found.paths.items()}, found.sha256
+
+    def close(self) -> None:
+        """Let go of the weights."""
+        while self._used:
+            self._used.popitem()[1].close()
+
+
+def _safe(spec: BackendSpec, given: Mapping[str, ParameterValue]) -> dict[str, ParameterValue]:
+    """A host's load parameters; ParameterError for one that names something on this machine.
+
+    What the model itself brings is not for a host to say, and is passed over.
+    """
+    own = {parameter.name: parameter for parameter in spec.parameters if parameter.applies == "load"}
+    known = coerce_parameters(spec, {name: value for name, value in given.items() if name in own})
+    for name, value in known.items():
+        parameter = own[name]
+        if parameter.kind == "str" and not parameter.choices and value != parameter.default:
+            raise ParameterError(f"{name} is not for hosts of other machines", hint=f"leave --set {name} out")
+    return known
+
+
+class Line:
+    """A worker's questions, answered on a thread of their own until its end of the socket is closed."""
+
+    def __init__(self, keeper: Keeper, device: str) -> None:
+        self._keeper, self._device = keeper, device
+        self._ours, self.theirs = socket.socketpair()
+        self._saying = threading.Lock()
+        self._thread = threading.Thread(target=self._serve, name="upx-keeper", daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer; ``theirs`` is the worker's alone from here on."""
+        self.theirs.close()
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with self._ours, self._ours.makefile("rb") as lines, suppress(OSError, ValueError):
+            while line := lines.readline(MAX_LINE):
+                self._say(self._answered(json.loads(line)))
+
+    def _answered(self, question: dict[str, Any]) -> dict[str, Any]:
+        done = threading.Event()
+        threading.Thread(target=self._still, args=(done,), name="upx-keeper-still", daemon=True).start()
+        try:
+            return self._keeper.answer(question, self._device)
+        except UpxError as error:
+            log.warning("%s is not loaded: %s", question.get("model"), error)
+            return {"failure": "input", "message": f"{error} ({error.hint})" if error.hint else str(error)}
+        except Exception as error:
+            log.exception("%s is not loaded", question.get("model"))
+            return {"failure": "transient", "message": f"{type(error).__name__}: {error}"}
+        finally:
+            done.set()
+
+    def _still(self, done: threading.Event) -> None:
+        while not done.wait(STILL_S):
+            self._say({"progress": ["fetching", 0, 0]})
+
+    def _say(self, answer: dict[str, Any]) -> None:
+        with self._saying, suppress(OSError):
+            self._ours.sendall(json.dumps(answer).encode() + b"\n")
+
+    def close(self) -> None:
+        """Give up a line that was never used."""
+        for end in (self._ours, self.theirs):
+            end.close()
