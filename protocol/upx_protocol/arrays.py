@@ -18,14 +18,20 @@ Bytes = Union[bytes, bytearray, memoryview]
 #: What a tile may be made of, and how many bytes each item takes. Little endian.
 ITEM_SIZES = {"uint8": 1, "uint16": 2, "float16": 2, "float32": 4}
 _LITTLE = {name: np.dtype(name).newbyteorder("<") for name in ITEM_SIZES}
+_NAMES = {np.dtype(name): name for name in ITEM_SIZES}
 MAX_DIMENSIONS = 4
 TILE_DIMENSIONS, CHANNELS = 3, 3
 BAND_ROWS = 64
 
 
+def dtype_name(array: NDArray[Any]) -> str:
+    """The name of an array's dtype. numpy puts it together anew each time, which takes longer than a header."""
+    return _NAMES.get(array.dtype) or array.dtype.name
+
+
 def describe(array: NDArray[Any]) -> Buffer:
     """The description of a C-ordered array that travels inline."""
-    return Buffer(dtype=array.dtype.name, shape=tuple(array.shape), nbytes=array.nbytes)
+    return Buffer(dtype=dtype_name(array), shape=tuple(array.shape), nbytes=array.nbytes)
 
 
 def as_buffer(array: NDArray[Any]) -> memoryview:

@@ -25,13 +25,11 @@ from upx_protocol.actions import (
     TilePlaced,
     UnloadEnded,
 )
-from upx_protocol.arrays import to_dtype, to_float
+from upx_protocol.arrays import dtype_name, to_dtype, to_float
 from upx_protocol.errors import BadInputError, FatalError, UpscalerError
 from upx_protocol.upscaler import Batch, LoadRequest, LoadResult, Upscaler
 
 if TYPE_CHECKING:
-    import queue
-
     from numpy.typing import NDArray
 
     from upx_protocol.messages import Load
@@ -44,15 +42,15 @@ CAUGHT = (Exception, SystemExit)
 
 
 class Compute:
-    """Runs tasks until it is handed None. ``report`` takes outcomes, from this thread.
+    """Runs tasks until ``next_task`` has none left. ``report`` takes outcomes, from this thread.
 
     ``steward`` says what a load means on this machine, where hosts cannot know.
     """
 
     def __init__(
-        self, module: str, device: str, tasks: queue.SimpleQueue[Optional[Task]], steward: Optional[Steward] = None
+        self, module: str, device: str, next_task: Callable[[], Optional[Task]], steward: Optional[Steward] = None
     ) -> None:
-        self._module, self._device, self._tasks, self._steward = module, device, tasks, steward
+        self._module, self._device, self._next_task, self._steward = module, device, next_task, steward
         self._backend = Upscaler()
         self._loaded: Optional[LoadResult] = None
 
@@ -61,7 +59,7 @@ class Compute:
         imported = self._import()
         report(imported)
         while True:
-            task = self._tasks.get()
+            task = self._next_task()
             if task is None:
                 return
             if isinstance(task, LoadTask):
@@ -109,6 +107,7 @@ class Compute:
 
     def _upscale(self, ticket: Ticket, report: Callable[[Outcome], None]) -> BatchEnded:
         started = time.perf_counter()
+        ticket.begin()
         try:
             results = self._results(ticket, report)
         except CAUGHT as error:
@@ -120,7 +119,7 @@ class Compute:
         if loaded is None:
             raise BadInputError("load")
         tiles = ticket.arrays()
-        if tiles[0].dtype.name not in loaded.dtypes:
+        if dtype_name(tiles[0]) not in loaded.dtypes:
             tiles = [to_float(tile) for tile in tiles]
         results = self._backend.upscale(Batch(tiles, request.seeds, request.params))
         if len(results) != len(tiles):
@@ -165,7 +164,7 @@ def deliver(
     """
     if result.shape != shape:
         raise UpscalerError(f"a result of shape {result.shape}, {shape} expected")
-    if result.dtype.name == dtype and result.dtype.kind == "u":
+    if dtype_name(result) == dtype and result.dtype.kind == "u":
         if out is None:
             return np.ascontiguousarray(result)
         np.copyto(out, result)

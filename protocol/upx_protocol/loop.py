@@ -1,4 +1,7 @@
-"""The I/O thread of a worker: owns the socket, feeds the service, carries its actions out."""
+"""The socket of a worker: feeds the service with what comes, and carries its actions out.
+
+One thread at a time does that: ``lead`` says which of the two.
+"""
 
 from __future__ import annotations
 
@@ -10,52 +13,50 @@ import time
 import traceback
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Deque, Dict, List, Optional
+from typing import TYPE_CHECKING, Deque, List, Optional
 
 import zmq
 
 from upx_protocol import entry as registry
-from upx_protocol import ring
+from upx_protocol import heap, ring
 from upx_protocol.actions import Action, Leave, Logged, Outcome, Retire, Run, Send
-from upx_protocol.codec import MAX_PARTS, Bytes, decode, encode
+from upx_protocol.codec import decode
 from upx_protocol.curve import CurveKeys
 from upx_protocol.door import Door
 from upx_protocol.errors import ProtocolError
+from upx_protocol.inbox import BURST, Inbox
+from upx_protocol.lead import Lead
+from upx_protocol.outbox import Outbox
 from upx_protocol.service import Service
 from upx_protocol.wake import ORPHANED, TERM
 
 if TYPE_CHECKING:
-    import queue
-
     from upx_protocol.actions import Task
     from upx_protocol.options import WorkerOptions
     from upx_protocol.wake import Wake
 
 log = logging.getLogger("upx.worker")
 
-POLL_MS, BUSY_POLL_MS = 250, 10
+POLL_MS, BUSY_POLL_MS, TEND_S = 250, 10, 0.05
 ENTRY_CHECK_S, ENTRY_WRITE_S = 2.0, 0.5
 #: A loop that was kept from running for longer than this was not listening, and silence in that time is nobody's.
 GAP_S = 1.0
 TERM_S = 3.0
 #: How long a leaving worker answers Hellos that were already under way, and waits for what it sent to go out.
 FAREWELL_S, LINGER_MS = 0.1, 1_000
-#: Messages taken in one go before the loop looks at anything else.
-BURST = 64
 MAX_LOG_BACKLOG = 256
-MAX_BACKLOG = 1_024
-#: A host that reads nothing for so long, while something waits for it, has left.
-STUCK_S = 30.0
 CRASHED = 70
 
 
 class Loop(threading.Thread):
-    """One thread, one socket. ``report`` is the only method that other threads call while it runs."""
+    """One socket, held by this thread or by the main one, which alone calls ``next_task``; ``report`` is for all."""
 
-    def __init__(self, options: WorkerOptions, tasks: queue.SimpleQueue[Optional[Task]], wake: Wake) -> None:
+    def __init__(self, options: WorkerOptions, wake: Wake) -> None:
         super().__init__(name="io", daemon=True)
         self.status = 0
-        self._options, self._tasks, self._wake = options, tasks, wake
+        self._options, self._wake = options, wake
+        self._lead = Lead(wake.ring)
+        self._tasks: Deque[Task] = deque()
         self._bell = wake.reader.fileno()
         near = options.endpoint.startswith("ipc:") and ring.supported()
         self._service = Service(
@@ -67,12 +68,11 @@ class Loop(threading.Thread):
         )
         self._outcomes: Deque[Outcome] = deque()
         self._logged = 0
-        self._backlog: Deque[Send] = deque()
-        self._stuck: Dict[bytes, float] = {}
         self._leaving: Optional[Leave] = None
         self._compute_ended = threading.Event()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
+        self._outbox = Outbox(self._router, sent=self._service.sent, gone=self._gone)
         self._door: Optional[Door] = None
         self._poller = zmq.Poller()
 
@@ -89,9 +89,16 @@ class Loop(threading.Thread):
         if options.listen_fd >= 0:
             router.setsockopt(zmq.USE_FD, options.listen_fd)
         router.bind(options.endpoint)
+        self._inbox = Inbox(router, self._door)
         self._endpoint = router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._entry = registry.Entry(options, endpoint=self._endpoint, curve_public=public)
         self._entry.write(self._service.status)
+        self._heard = self._checked = self._written = time.monotonic()
+        self._shown = (0, "")
+        self._poller.register(router, zmq.POLLIN)
+        self._poller.register(self._bell, zmq.POLLIN)
+        for each in self._door.sockets if self._door is not None else ():
+            self._poller.register(each, zmq.POLLIN)
 
     def _guard(self) -> str:
         """Put a door before the socket; the public key that is on it."""
@@ -100,18 +107,45 @@ class Loop(threading.Thread):
         keys = CurveKeys.read(self._options.curve_keys)
         self._door = Door(self._context, keys, self._options.allowed)
         self._door.guard(self._router)
+        heap.keep()
         if self._options.serves:
             self._service.reception.owner = self._door.allowed.own
         return keys.server_public
 
     def report(self, outcome: Outcome) -> None:
-        """Take an outcome of the compute thread, or a log record of any thread; never waits."""
+        """Take an outcome of the main thread, or a log record of any thread; never waits for another thread."""
         if isinstance(outcome, Logged):
             if self._logged >= MAX_LOG_BACKLOG:
                 return
             self._logged += 1
+            self._outcomes.append(outcome)
+            self._wake.ring()
+            return
         self._outcomes.append(outcome)
-        self._wake.ring()
+        if not self._lead.seize():
+            self._wake.ring()
+            return
+        try:
+            self._learn()
+        finally:
+            self._lead.drop()
+
+    def next_task(self) -> Optional[Task]:
+        """Listen until there is something to compute; None when the worker is to leave. For the main thread alone."""
+        self._lead.take()
+        try:
+            if self._leaving is None and self._tasks:
+                # Between short tasks nobody else listens.
+                self._turn(wait=False)
+            while self._leaving is None and not self._tasks:
+                self._turn()
+        except BaseException:  # noqa: BLE001  see run
+            _crash()
+        if self._leaving is not None:
+            self._lead.part()
+            return None
+        self._lead.leave()
+        return self._tasks.popleft()
 
     def compute_ended(self) -> None:
         """The main thread will compute no more."""
@@ -120,39 +154,46 @@ class Loop(threading.Thread):
     def run(self) -> None:
         """Serve; a loop that dies takes the process with it, since nobody could talk to it any more."""
         try:
-            self._serve()
+            while self._leaving is None:
+                self._lead.stand_by()
+                while self._lead.away and self._leaving is None:
+                    self._turn()
+                if self._leaving is None:
+                    self._lead.drop()
             self._farewell()
         except BaseException:  # noqa: BLE001  the process ends here and says why
-            traceback.print_exc(file=sys.stderr)
-            sys.stderr.flush()
-            os._exit(CRASHED)
+            _crash()
 
-    def _serve(self) -> None:
-        self._poller.register(self._router, zmq.POLLIN)
-        self._poller.register(self._bell, zmq.POLLIN)
-        for each in self._door.sockets if self._door is not None else ():
-            self._poller.register(each, zmq.POLLIN)
-        last = checked = written = time.monotonic()
-        shown = (0, "")
-        while self._leaving is None:
-            ready = self._poller.poll(BUSY_POLL_MS if self._backlog else POLL_MS)
-            if any(what == self._bell for what, _ in ready):
-                self._woken()
-            self._watch_door()
+    def _turn(self, *, wait: bool = True) -> None:
+        """Hear what has come, or comes within a moment, and do what follows."""
+        ready = [what for what, _ in self._poller.poll((BUSY_POLL_MS if self._outbox else POLL_MS) if wait else 0)]
+        if self._bell in ready:
+            self._woken()
+        self._watch_door()
+        if self._router in ready:
             self._hear()
-            now = time.monotonic()
-            unheard = now - last if now - last > GAP_S else 0.0
-            last = now
-            self._act(self._service.tick(now, unheard=unheard))
-            self._flush()
-            if now - checked > ENTRY_CHECK_S:
-                checked = now
-                self._check_entry(now)
+        now = time.monotonic()
+        if self._outbox or now - self._heard > TEND_S or self._changed():
+            self._tend(now)
+
+    def _tend(self, now: float) -> None:
+        """Whatever is due: silence, what could not be sent, the registry entry."""
+        unheard = now - self._heard if now - self._heard > GAP_S else 0.0
+        self._heard = now
+        self._act(self._service.tick(now, unheard=unheard))
+        self._outbox.flush()
+        if now - self._checked > ENTRY_CHECK_S:
+            self._checked = now
+            self._check_entry(now)
+        if now - self._written > ENTRY_WRITE_S or self._changed():
             status = self._service.status
-            # Who looks at it between two commands must not take the first for one that is still there.
-            if now - written > ENTRY_WRITE_S or (status.hosts, status.model) != shown:
-                written, shown = now, (status.hosts, status.model)
-                self._entry.write(status)
+            self._written, self._shown = now, (status.hosts, status.model)
+            self._entry.write(status)
+
+    def _changed(self) -> bool:
+        """Who looks at the entry between two commands must not take the first for one that is still there."""
+        service = self._service
+        return (len(service.sessions), service.work.resident.model) != self._shown
 
     def _watch_door(self) -> None:
         if self._door is None:
@@ -168,6 +209,9 @@ class Loop(threading.Thread):
             self._vanish()
         if TERM in reasons:
             self._act(self._service.drain(time.monotonic(), within=TERM_S))
+        self._learn()
+
+    def _learn(self) -> None:
         while self._outcomes:
             outcome = self._outcomes.popleft()
             if isinstance(outcome, Logged):
@@ -181,13 +225,12 @@ class Loop(threading.Thread):
 
     def _hear(self) -> None:
         for _ in range(BURST):
-            # Asking first: an exception for every message costs more than the message.
-            if not int(self._router.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            taken = self._inbox.take()
+            if taken is None:
                 return
-            first = self._router.recv(zmq.NOBLOCK, copy=False)
-            peer, client = first.bytes, self._door.caller(first) if self._door is not None else ""
-            parts, now = self._rest(), time.monotonic()
-            if self._door is not None and not client:
+            peer, client, parts = taken
+            now = time.monotonic()
+            if client is None:
                 continue
             try:
                 received = decode(parts)
@@ -195,73 +238,21 @@ class Loop(threading.Thread):
                 self._act(self._service.malformed(peer, str(error), now))
             else:
                 self._act(self._service.receive(peer, received, now, client))
-
-    def _rest(self) -> List[Bytes]:
-        """The parts of a message, without a copy; one more than is allowed stands for all that are too many."""
-        parts: List[Bytes] = []
-        while self._router.getsockopt(zmq.RCVMORE):
-            frame = self._router.recv(zmq.NOBLOCK, copy=False)
-            if len(parts) <= MAX_PARTS:
-                parts.append(frame.buffer)
-        return parts
+            if self._tasks:
+                return
 
     def _act(self, actions: List[Action]) -> None:
         for action in actions:
             if isinstance(action, Run):
-                self._tasks.put(action.task)
+                self._tasks.append(action.task)
             elif isinstance(action, Send):
-                self._send(action)
+                self._outbox.send(action)
             elif isinstance(action, Retire):
                 self._entry.remove()
             else:
                 self._leaving = action
 
-    # Sending
-
-    def _send(self, send: Send) -> None:
-        waiting = any(other.peer == send.peer for other in self._backlog)
-        if waiting or not self._try(send):
-            if send.lossy:
-                return
-            self._backlog.append(send)
-            if len(self._backlog) > MAX_BACKLOG:
-                # A host that asks and never reads.
-                self._forget(send.peer)
-
-    def _try(self, send: Send) -> bool:
-        """Hand a message to ZeroMQ; False when the peer's queue is full."""
-        parts = encode(send.message, session=send.session, arrays=send.arrays)
-        try:
-            self._router.send(send.peer, zmq.NOBLOCK | zmq.SNDMORE)
-            for index, part in enumerate(parts):
-                more = zmq.SNDMORE if index + 1 < len(parts) else 0
-                # An array is sent from where it is; it is never written to again.
-                self._router.send(part, zmq.NOBLOCK | more, copy=index == 0)
-        except zmq.Again:
-            return False
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
-                raise
-            self._forget(send.peer)
-            return True
-        self._service.sent(send)
-        return True
-
-    def _flush(self) -> None:
-        """Send what waits, in order for each peer."""
-        waiting, self._backlog = self._backlog, deque()
-        full: List[bytes] = []
-        for send in waiting:
-            if send.peer in full or not self._try(send):
-                full.append(send.peer)
-                self._backlog.append(send)
-        now = time.monotonic()
-        self._stuck = {peer: self._stuck.get(peer, now) for peer in full}
-        for peer in [peer for peer, since in self._stuck.items() if now - since > STUCK_S]:
-            self._forget(peer)
-
-    def _forget(self, peer: bytes) -> None:
-        self._backlog = deque(send for send in self._backlog if send.peer != peer)
+    def _gone(self, peer: bytes) -> None:
         self._act(self._service.gone(peer, time.monotonic()))
 
     # Leaving
@@ -270,12 +261,11 @@ class Loop(threading.Thread):
         """Say what is left to say, answer late Hellos, close, and let the main thread end the process."""
         leaving = self._leaving
         self.status = leaving.status if leaving is not None else 0
-        self._tasks.put(None)
         until = time.monotonic() + FAREWELL_S
-        while time.monotonic() < until or (self._backlog and time.monotonic() < until + LINGER_MS / 1000):
+        while time.monotonic() < until or (self._outbox and time.monotonic() < until + LINGER_MS / 1000):
             self._poller.poll(20)
             self._hear()
-            self._flush()
+            self._outbox.flush()
         self._poller = zmq.Poller()
         self._remove_socket()
         if self._door is not None:
@@ -283,6 +273,7 @@ class Loop(threading.Thread):
         self._router.close()
         self._context.term()
         self._entry.close()
+        self._lead.drop()
         if not self._compute_ended.wait(1.0):
             # The main thread sits in a call that may never return.
             os._exit(self.status)
@@ -297,3 +288,10 @@ class Loop(threading.Thread):
         """ZeroMQ leaves the file of an ipc socket behind."""
         if self._endpoint.startswith("ipc://"):
             Path(self._endpoint[len("ipc://") :]).unlink(missing_ok=True)
+
+
+def _crash() -> None:
+    """End the process, since nobody could talk to it any more."""
+    traceback.print_exc(file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(CRASHED)

@@ -1,7 +1,7 @@
 """A ring: memory that a host and one worker of the same machine both map, so that tiles lie there and do not travel.
 
     unit 0                      unit 3                  a slot is named by its first unit;
-    [stamp 64 B][data … ]       [stamp 64 B][data … ]   the stamp holds its generation
+    [stamp 64 B][data … ]       [stamp 64 B][data … ]   the stamp holds its generation, twice where it is begun
 
 The host makes it, and says which slot is whose and when. It has no name: the worker opens the host's descriptor, and
 the kernel frees it with the last process that maps it. It is sealed, so that nobody can make it shorter under
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 #: The feature's name in ``Hello`` and ``Welcome``.
 SHM = "shm"
-#: Bytes of a unit; bytes in front of a slot's data, of which the first eight are its generation.
+#: Bytes of a unit; bytes in front of a slot's data: eight for its generation, eight for that of a batch that is begun.
 UNIT, STAMP_BYTES = 4_096, 64
 #: The largest ring that a worker maps.
 MAX_RING = 1 << 32
 #: What a worker says of a slot that it must not touch begins with this.
 COMPLAINT = "ring: "
 
-_STAMP = struct.Struct("<q")
+_STAMP, _BOTH = struct.Struct("<q"), struct.Struct("<qq")
 # Linux's own numbers: not every Python was built where they have names.
 _ADD_SEALS, _GET_SEALS = 1033, 1034
 _SEALS = 0x1 | 0x2 | 0x4  # SEAL, SHRINK, GROW
@@ -64,12 +64,20 @@ class Memory:
         return buffer.slot >= 0 and buffer.slot * UNIT + STAMP_BYTES + buffer.nbytes <= self.size
 
     def stamp(self, slot: int, gen: int) -> None:
-        """Give a slot its generation; 0 for a slot that is nobody's."""
-        _STAMP.pack_into(self._map, slot * UNIT, gen)
+        """Give a slot its generation; 0 for a slot that is nobody's. Nothing of it is begun."""
+        _BOTH.pack_into(self._map, slot * UNIT, gen, 0)
 
     def stamped(self, buffer: Buffer) -> bool:
         """Whether a buffer's slot is still of the generation that it was given in."""
         return _STAMP.unpack_from(self._map, buffer.slot * UNIT)[0] == buffer.gen
+
+    def begin(self, buffer: Buffer) -> None:
+        """Note in the first tile's slot that its batch is being computed: what is noted here outlives the worker."""
+        _STAMP.pack_into(self._map, buffer.slot * UNIT + _STAMP.size, buffer.gen)
+
+    def begun(self, buffer: Buffer) -> bool:
+        """Whether a batch, of which this is the first tile, was begun."""
+        return _STAMP.unpack_from(self._map, buffer.slot * UNIT + _STAMP.size)[0] == buffer.gen
 
     def data(self, buffer: Buffer) -> Any:
         """The bytes of a buffer's slot, as an object of their own that can be watched by a weak reference."""

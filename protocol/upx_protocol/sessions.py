@@ -60,6 +60,11 @@ class Ticket:
         # The codec compared their numbers.
         return [view(buffer, part) for buffer, part in zip(self.request.bufs, self.parts)]  # noqa: B905
 
+    def begin(self) -> None:
+        """Note where the host sees it, whatever becomes of this process, that the batch is being computed."""
+        if self.ring is not None and self.request.outs:
+            self.ring.begin(self.request.bufs[0])
+
     def room(self, index: int) -> Optional[NDArray[Any]]:
         """Where a tile's result has to lie; None for one that travels. TransientError for a slot that is lost."""
         if self.ring is None or not self.request.outs:

@@ -200,8 +200,10 @@ class Work:
         ticket = self._next_ticket()
         if ticket is not None:
             self._running, self._cancelled, self._placed = BatchTask(ticket), False, 0
-            # Said first: when the batch kills the worker, the host has to know which one it was.
-            self._replies.say(ticket.session, Started(ticket.request.id, ticket.request.attempt))
+            if not ticket.request.outs:
+                # Said first: when the batch kills the worker, the host has to know which one it was. One in the ring
+                # is noted there.
+                self._replies.say(ticket.session, Started(ticket.request.id, ticket.request.attempt))
             self._replies.do(Run(self._running))
 
     def _next_ticket(self) -> Optional[Ticket]:

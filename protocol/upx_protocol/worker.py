@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import queue
 import sys
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 from upx_protocol import logs
 from upx_protocol.compute import Compute
@@ -14,27 +13,25 @@ from upx_protocol.steward import Steward
 from upx_protocol.wake import Wake
 
 if TYPE_CHECKING:
-    from upx_protocol.actions import Task
     from upx_protocol.options import WorkerOptions
 
 
 def serve(options: WorkerOptions) -> int:
     """Serve until drained, idle, orphaned or told to go; the exit status. Call it from the main thread.
 
-    The main thread computes; a second one owns the socket and answers while the first is busy. OSError and
-    ``zmq.ZMQError`` when the endpoint cannot be bound.
+    The main thread computes, and listens while it has nothing to compute; a second one listens while it is busy.
+    OSError and ``zmq.ZMQError`` when the endpoint cannot be bound.
     """
     _keep_private(options)
-    tasks: queue.SimpleQueue[Optional[Task]] = queue.SimpleQueue()
     wake = Wake()
-    loop = Loop(options, tasks, wake)
+    loop = Loop(options, wake)
     logs.configure(options.log_level, loop.report, as_json=options.log_json)
     loop.bind()
     wake.catch_signals()
     wake.watch_tie(options)
     loop.start()
     steward = Steward(options.steward_fd) if options.steward_fd >= 0 else None
-    Compute(options.module, options.device, tasks, steward).run(loop.report)
+    Compute(options.module, options.device, loop.next_task, steward).run(loop.report)
     loop.compute_ended()
     loop.join()
     return loop.status

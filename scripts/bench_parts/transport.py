@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from measure import PYTHON, environment, load
 from report import Row, Table
+from transport_curve import RawCurve
 from transport_trips import Memcpy, ThroughAppose, ThroughChannel, ThroughPool, Tiles
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ TRIPS, TURN = 1000, 20
 # side of a tile, tiles, most times a memory copy, least times faster than Appose
 CASES = ((256, 1, 2.5, 10.0), (512, 8, 1.3, None))
 CPU_GOAL = 0.1
+# CURVE over the loopback has to reach 0.8 of what a bare loop reaches.
+CURVE_GOAL = 1 / 0.8
 
 
 @dataclass
@@ -67,11 +70,15 @@ def _ways(stack: ExitStack) -> dict[str, Way]:
     )  # fmt: skip
     apart = replace(plan, share=False)
     ring, socket = (ThroughPool(stack.enter_context(WorkerPool(each, settings))) for each in (plan, apart))
+    curve = ThroughPool(stack.enter_context(WorkerPool(plan, settings, transport="tcp")))
     return {
         "memcpy": Memcpy(),
         "ring, channel": stack.enter_context(closing(ThroughChannel(plan, ring))),
         "ring, pool": ring,
         "socket, channel": stack.enter_context(closing(ThroughChannel(apart, socket))),
+        "CURVE, pool": curve,
+        "bare CURVE, copied": stack.enter_context(closing(RawCurve(copy=True))),
+        "bare CURVE, not copied": stack.enter_context(closing(RawCurve(copy=False))),
         "Appose": stack.enter_context(closing(ThroughAppose())),
     }
 
@@ -98,6 +105,7 @@ def _rows(name: str, seen: dict[str, Seen], gigabytes: float, most: float, faste
         for what, found in seen.items()
     ]
     cpu = _per_gigabyte(seen["ring, channel"], gigabytes)
+    bare = min(seen["bare CURVE, copied"].median, seen["bare CURVE, not copied"].median)
     return [
         *rows,
         Row(f"{name}: ring against memcpy, channel", ring / floor, "x", most),
@@ -108,6 +116,10 @@ def _rows(name: str, seen: dict[str, Seen], gigabytes: float, most: float, faste
             note=f"{appose / ring:.1f} times faster",
         ),
         Row(f"{name}: CPU, channel", cpu, "s/GB", CPU_GOAL),
+        Row(
+            f"{name}: CURVE against a bare loop, pool", seen["CURVE, pool"].median / bare, "x", CURVE_GOAL,
+            note=f"{bare / seen['CURVE, pool'].median:.2f} of its rate",
+        ),
     ]  # fmt: skip
 
 

@@ -62,7 +62,7 @@ class Memcpy:
     """Tiles and results copied once, into memory that is there already."""
 
     def trips(self, tiles: Tiles, count: int) -> tuple[list[float], float]:
-        return _timed(lambda: self._trip(tiles), tiles, count, [])
+        return timed(lambda: self._trip(tiles), tiles, count, [])
 
     def _trip(self, tiles: Tiles) -> None:
         for target, source in tiles.pairs:
@@ -79,7 +79,7 @@ class ThroughPool:
         self.pid, self.endpoint = link.process.pid, link._found.info.endpoint  # noqa: SLF001
 
     def trips(self, tiles: Tiles, count: int) -> tuple[list[float], float]:
-        return _timed(lambda: self._trip(tiles), tiles, count, [self.pid])
+        return timed(lambda: self._trip(tiles), tiles, count, [self.pid])
 
     def _trip(self, tiles: Tiles) -> None:
         futures = self._pool.submit(tiles.tiles, out_dtype="uint8", job=0)
@@ -111,7 +111,7 @@ class ThroughChannel:
         self._hub.close()
 
     def trips(self, tiles: Tiles, count: int) -> tuple[list[float], float]:
-        return _timed(lambda: self._trip(tiles), tiles, count, [self._pid])
+        return timed(lambda: self._trip(tiles), tiles, count, [self._pid])
 
     def _heard(self) -> Iterator[object]:
         self._hub.wait(5.0)
@@ -155,7 +155,7 @@ class ThroughAppose:
         return found["seconds"], found["cpu"]
 
 
-def _timed(trip, tiles: Tiles, count: int, pids: list[int]) -> tuple[list[float], float]:
+def timed(trip, tiles: Tiles, count: int, pids: list[int]) -> tuple[list[float], float]:
     seconds: list[float] = []
     before = _cpu(pids)
     for _ in range(count):

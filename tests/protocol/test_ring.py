@@ -89,6 +89,12 @@ class Lender:
             assert (done.id, done.index, done.bufs) == (number, index, (out,))
         return [self.memory.read(out) for out in outs]
 
+    def await_begin(self, bufs: Sequence[Buffer]) -> None:
+        end = time.monotonic() + 5
+        while not self.memory.begun(bufs[0]):
+            assert time.monotonic() < end, "the batch was not begun"
+            time.sleep(0.001)
+
 
 @pytest.fixture
 def lender(start: Callable[..., RunningWorker], connect: Callable[..., FakeHost]) -> Iterator[Lender]:
@@ -121,8 +127,28 @@ def test_an_answer_gives_its_credit_back_and_nothing_else_is_said(lender: Lender
     for _ in range(20):
         lender.upscale([TILE])
     said = {type(received.message) for received in lender.host.skipped[-20:]}
-    assert Started in said
-    assert not said & {Accepted, Credit}
+    assert not said & {Accepted, Started, Credit}
+
+
+def test_a_batch_is_noted_as_begun_before_it_is_computed_and_that_outlives_the_worker(
+    start: Callable[..., RunningWorker], connect: Callable[..., FakeHost], sockets: Path
+) -> None:
+    worker = start()
+    lender = Lender(connect(worker, hello=False))
+    first, outs = lender.lend([TILE])
+    second, _ = lender.lend([TILE])
+    assert not lender.memory.begun(first[0])
+    first, outs = lender.lend([TILE])
+    lender.send(first, outs, sleep=30)
+    lender.await_begin(first)
+    worker.process.kill()
+    worker.process.wait()
+    (sockets / "0.sock").unlink()  # a killed worker cannot
+    assert lender.memory.begun(first[0])
+    assert not lender.memory.begun(second[0])
+    lender.memory.stamp(first[0].slot, 0)
+    assert not lender.memory.begun(first[0]), "a slot that is lent again is not begun"
+    del lender.memory
 
 
 def test_tiles_may_travel_beside_the_ring(lender: Lender) -> None:
@@ -133,7 +159,7 @@ def test_tiles_may_travel_beside_the_ring(lender: Lender) -> None:
 def test_a_cancelled_batch_writes_nothing_after_it_was_answered(lender: Lender) -> None:
     bufs, outs = lender.lend([TILE])
     number = lender.send(bufs, outs, sleep=0.3)
-    lender.host.expect(Started)
+    lender.await_begin(bufs)
     lender.host.send(Cancel(number))
     lender.host.expect(Cancelled)
     (result,) = lender.upscale([TILE + 9])
@@ -144,7 +170,7 @@ def test_a_slot_that_was_given_away_meanwhile_is_not_written(lender: Lender) -> 
     bufs, outs = lender.lend([TILE])
     lender.memory.read(outs[0])
     lender.send(bufs, outs, sleep=0.3)
-    lender.host.expect(Started)
+    lender.await_begin(bufs)
     lender.memory.stamp(outs[0].slot, lender.gen + 7)
     failed = lender.host.expect(Failed)
     assert (failed.failure, failed.retryable) == ("transient", True)
@@ -329,7 +355,7 @@ def test_a_batch_of_which_a_later_tile_fails_answers_the_earlier_ones_and_gives_
     tiles = [TILE, TILE + 1, TILE + 2]
     bufs, outs = lender.lend(tiles)
     number = lender.send(bufs, outs, sleep=0.3)
-    lender.host.expect(Started)
+    lender.await_begin(bufs)
     lender.memory.stamp(outs[1].slot, lender.gen + 5)
     done = lender.host.expect(TileDone)
     assert (done.id, done.index) == (number, 0)

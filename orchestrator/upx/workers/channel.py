@@ -79,7 +79,9 @@ class Hub:
         self._ears, self._bell = socket.socketpair()
         self._ears.setblocking(False)
         self._bell.setblocking(False)
-        self._poller.register(self._ears.fileno(), zmq.POLLIN)
+        self._ear = self._ears.fileno()
+        self._poller.register(self._ear, zmq.POLLIN)
+        self._stirred: set[Any] = set()
 
     def connect(
         self, endpoint: str, *, server_key: str = "", keys: ClientKeys | None = None, far: bool = False
@@ -88,7 +90,7 @@ class Hub:
 
         ``far``: on another machine, so that half-open links are noticed.
         """
-        return Channel(self._context, self._poller, endpoint, server_key=server_key, keys=keys, far=far)
+        return Channel(self._context, self._poller, self._stirred, endpoint, server_key=server_key, keys=keys, far=far)
 
     def watch(self, fd: int) -> None:
         """Wake up when the descriptor becomes readable: a pidfd, at its process's end."""
@@ -98,15 +100,16 @@ class Hub:
         """Forget a descriptor that was watched."""
         self._poller.unregister(fd)
 
+    def noticed(self, fd: int) -> bool:
+        """Whether a descriptor that is watched was readable when the last wait ended."""
+        return fd in self._stirred
+
     def wait(self, seconds: float) -> None:
         """Return when something came, the bell rang, or the time is up."""
-        ready = dict(self._poller.poll(int(max(0.0, seconds) * 1000)))
-        if self._ears.fileno() in ready:
-            try:
-                while self._ears.recv(4096):
-                    continue
-            except BlockingIOError:
-                return  # The bell is silent again.
+        self._stirred.clear()
+        self._stirred.update([what for what, _ in self._poller.poll(int(max(0.0, seconds) * 1000))])
+        if self._ear in self._stirred:
+            self._ears.recv(4096)  # Where it has rung more often than that, it rings on.
 
     def ring(self) -> None:
         """Wake the owner up."""
@@ -117,7 +120,7 @@ class Hub:
 
     def close(self) -> None:
         """Give everything back; what was sent may take as long as each channel's linger says."""
-        self._poller.unregister(self._ears.fileno())
+        self._poller.unregister(self._ear)
         self._ears.close()
         self._bell.close()
         self._context.term()
@@ -130,13 +133,14 @@ class Channel:
         self,
         context: zmq.Context[zmq.Socket[bytes]],
         poller: zmq.Poller,
+        stirred: set[Any],
         endpoint: str,
         *,
         server_key: str,
         keys: ClientKeys | None,
         far: bool,
     ) -> None:
-        self._poller = poller
+        self._poller, self._stirred = poller, stirred
         self._socket = context.socket(zmq.DEALER)
         self._gone = False
         self.why = ""
@@ -166,7 +170,10 @@ class Channel:
         """
         parts = encode(message, session=session, arrays=arrays)
         try:
-            self._socket.send_multipart(parts, flags=zmq.NOBLOCK, copy=True)
+            if len(parts) == 1:
+                self._socket.send(parts[0], zmq.NOBLOCK)
+            else:
+                self._socket.send_multipart(parts, flags=zmq.NOBLOCK, copy=True)
         except zmq.Again:
             return False
         return True
@@ -185,6 +192,16 @@ class Channel:
                 yield decode(parts)
             except ProtocolError as error:
                 yield error
+
+    @property
+    def has_mail(self) -> bool:
+        """Whether messages had come when the hub's last wait ended."""
+        return self._socket in self._stirred
+
+    @property
+    def has_news(self) -> bool:
+        """Whether something had happened to the connection itself by then."""
+        return self._monitor in self._stirred
 
     @property
     def gone(self) -> bool:

@@ -175,6 +175,10 @@ class Conversation:
         handler = self._handlers.get(type(message))
         return handler(message, now) if handler is not None else []
 
+    def look(self, now: float) -> list[Happening]:
+        """What the worker has noted in memory without a message."""
+        return [BatchStarted(now, self.worker, *batch) for batch in self.shared.begun()]
+
     def _note_mangled(self, why: str) -> None:
         """Report the first of them, and count: a peer that sends thousands must not fill anybody's screen."""
         self.mangled += 1

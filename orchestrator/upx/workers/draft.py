@@ -5,7 +5,7 @@ Pure as ``lifecycle`` is: a draft is born from a state, changed, and frozen into
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from upx.workers.actions import Action, Deliver, FailTile, GaveUp, Requeued, SendBatch, StartWorker
@@ -39,11 +39,11 @@ class Draft:
         """The next state: whatever follows from any change is done here."""
         self._dispatch()
         self._staff()
-        return replace(self.state, queue=tuple(self.queue), workers=dict(self.workers))
+        return self.state._replace(queue=tuple(self.queue), workers=dict(self.workers))
 
     def note(self, **changes: Any) -> None:
         """Change fields of the state itself."""
-        self.state = replace(self.state, **changes)
+        self.state = self.state._replace(**changes)
 
     # One batch on one worker
 
@@ -57,7 +57,7 @@ class Draft:
         """Replace what a worker has; None takes it away."""
         have = self.workers[worker]
         sent = tuple(new if s is old else s for s in have.sent)
-        self.workers[worker] = replace(have, sent=tuple(s for s in sent if s is not None), progress=self.now)
+        self.workers[worker] = have._replace(sent=tuple(s for s in sent if s is not None), progress=self.now)
 
     def fail(self, batch: Batch, cause: Cause, message: str, error: Exception | None = None) -> None:
         """Fail every tile of a batch that has no answer."""
@@ -68,7 +68,7 @@ class Draft:
     def requeue(self, worker: int, batches: Iterable[Batch], *, alone: bool = False) -> None:
         """Put batches back, in their order, before everything that waits; each with its next attempt."""
         again = [
-            replace(batch, attempt=batch.attempt + 1, alone=batch.alone or alone) for batch in batches if batch.open
+            batch._replace(attempt=batch.attempt + 1, alone=batch.alone or alone) for batch in batches if batch.open
         ]
         for batch in again:
             self.actions.append(Requeued(worker, batch.job, len(batch.open), batch.alone))
@@ -77,7 +77,7 @@ class Draft:
     def lose(self, worker: int, *, blame: bool) -> None:
         """Take a worker's batches away. With ``blame``, those that were being computed are under suspicion."""
         have = self.workers[worker]
-        self.workers[worker] = replace(have, sent=())
+        self.workers[worker] = have._replace(sent=())
         sent = [item for item in have.sent if not item.dropped and item.batch.open]
         suspects = [item for item in sent if item.started is not None] if blame else []
         # A report of a start can die with its worker. Then the first batch is tried with nothing beside it, and
@@ -99,7 +99,7 @@ class Draft:
             self.note(failures=0)
             return
         if len(batch.tiles) == 1:
-            self.requeue(worker, [replace(batch, kills=kills)], alone=True)
+            self.requeue(worker, [batch._replace(kills=kills)], alone=True)
             return
         share = len(batch.tiles)
         singles = [
@@ -107,7 +107,7 @@ class Draft:
             for tile in batch.open
         ]
         # Attempts grow over a tile's life, whatever batch it travels in.
-        self.requeue(worker, [replace(single, attempt=batch.attempt) for single in singles], alone=True)
+        self.requeue(worker, [single._replace(attempt=batch.attempt) for single in singles], alone=True)
 
     @property
     def poisoned(self) -> bool:
@@ -181,16 +181,15 @@ class Draft:
         """More than the worker ever takes at once: the tiles travel one by one."""
         share = len(batch.tiles)
         self.queue.extend(
-            replace(
-                batch, id=self._new_batch_id(), tiles=(tile,), nbytes=batch.nbytes // share,
+            batch._replace(
+                id=self._new_batch_id(), tiles=(tile,), nbytes=batch.nbytes // share,
                 pixels=batch.pixels // share, done=frozenset(),
             )
             for tile in batch.open
         )  # fmt: skip
 
     def _send(self, worker: Worker, batch: Batch) -> None:
-        self.workers[worker.id] = replace(
-            worker,
+        self.workers[worker.id] = worker._replace(
             sent=(*worker.sent, Sent(batch, self.now)),
             tiles=worker.tiles - len(batch.tiles),
             bytes=worker.bytes - batch.nbytes,

@@ -8,7 +8,6 @@ back off and end.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from upx.workers.actions import Action, KillWorker, SendCancel, SendPing
@@ -81,7 +80,7 @@ def _job_cancelled(draft: Draft, it: JobCancelled) -> None:
     for worker in list(draft.workers.values()):
         for sent in [s for s in worker.sent if s.batch.job == it.job and not s.dropped]:
             draft.fail(sent.batch, "cancelled", "cancelled")
-            draft.put(worker.id, sent, replace(sent, dropped=True))
+            draft.put(worker.id, sent, sent._replace(dropped=True))
             draft.actions.append(SendCancel(worker.id, sent.batch.id, sent.batch.attempt))
 
 
@@ -91,7 +90,7 @@ def _job_cancelled(draft: Draft, it: JobCancelled) -> None:
 def _batch_started(draft: Draft, it: BatchStarted) -> None:
     sent = draft.find(it.worker, it.batch, it.attempt)
     if sent is not None and sent.started is None:
-        draft.put(it.worker, sent, replace(sent, started=draft.now))
+        draft.put(it.worker, sent, sent._replace(started=draft.now))
 
 
 def _tile_done(draft: Draft, it: TileDone) -> None:
@@ -101,11 +100,13 @@ def _tile_done(draft: Draft, it: TileDone) -> None:
     if sent is None or it.index in sent.batch.done or not 0 <= it.index < len(sent.batch.tiles):
         return
     draft.deliver(sent, it.index, it.payload)
-    batch = replace(sent.batch, done=sent.batch.done | {it.index})
-    draft.put(it.worker, sent, replace(sent, batch=batch) if batch.open else None)
+    batch = sent.batch._replace(done=sent.batch.done | {it.index})
+    draft.put(it.worker, sent, sent._replace(batch=batch) if batch.open else None)
     draft.note(failures=0)
-    if not batch.open and sent.started is not None:
-        took = (*draft.state.seen.get(batch.pixels, ()), draft.now - sent.started)
+    if not batch.open:
+        # Quicker than anybody looked whether it was begun: no longer than since it was sent.
+        began = sent.at if sent.started is None else sent.started
+        took = (*draft.state.seen.get(batch.pixels, ()), draft.now - began)
         draft.note(seen={**draft.state.seen, batch.pixels: took[-REMEMBERED:]})
 
 
@@ -124,11 +125,11 @@ def _batch_failed(draft: Draft, it: BatchFailed) -> None:
 
 def _again_later(draft: Draft, worker: int, batch: Batch, message: str) -> None:
     """Try again, elsewhere or after a rest that grows; not for ever."""
-    batch = replace(batch, refusals=batch.refusals + 1)
+    batch = batch._replace(refusals=batch.refusals + 1)
     if batch.refusals >= draft.state.timeouts.retries:
         draft.fail(batch, "lost", message)
         return
-    draft.workers[worker] = replace(draft.workers[worker], rests=draft.now + REST_S * 2**batch.refusals)
+    draft.workers[worker] = draft.workers[worker]._replace(rests=draft.now + REST_S * 2**batch.refusals)
     draft.requeue(worker, [batch])
 
 
@@ -159,15 +160,14 @@ def _credited(draft: Draft, it: Credited) -> None:
     if worker is not None:
         tiles = min(worker.most_tiles, worker.tiles + max(0, it.tiles))
         nbytes = min(worker.most_bytes, worker.bytes + max(0, it.bytes))
-        draft.workers[it.worker] = replace(worker, tiles=tiles, bytes=nbytes)
+        draft.workers[it.worker] = worker._replace(tiles=tiles, bytes=nbytes)
 
 
 def _ponged(draft: Draft, it: Ponged) -> None:
     worker = draft.workers.get(it.worker)
     if worker is not None:
         moved = it.tiles_done > worker.tiles_done
-        draft.workers[it.worker] = replace(
-            worker,
+        draft.workers[it.worker] = worker._replace(
             unanswered=0,
             hosts=it.hosts,
             tiles_done=it.tiles_done,
@@ -203,7 +203,7 @@ def _session_lost(draft: Draft, it: SessionLost) -> None:
 def _leaving(draft: Draft, it: Leaving) -> None:
     worker = draft.workers.get(it.worker)
     if worker is not None and worker.phase == "serving":
-        draft.workers[it.worker] = replace(worker, phase="leaving")
+        draft.workers[it.worker] = worker._replace(phase="leaving")
 
 
 def _died(draft: Draft, it: Died) -> None:
@@ -232,9 +232,9 @@ def _tick(draft: Draft, it: Tick) -> None:
 
 def _forgive(draft: Draft, pause: float) -> None:
     for worker in list(draft.workers.values()):
-        draft.workers[worker.id] = replace(
-            worker, pinged=worker.pinged + pause, unanswered=0, progress=worker.progress + pause,
-            sent=tuple(replace(s, started=None if s.started is None else s.started + pause) for s in worker.sent),
+        draft.workers[worker.id] = worker._replace(
+            pinged=worker.pinged + pause, unanswered=0, progress=worker.progress + pause,
+            sent=tuple(s._replace(started=None if s.started is None else s.started + pause) for s in worker.sent),
         )  # fmt: skip
 
 
@@ -251,7 +251,7 @@ def _watch(draft: Draft, worker: Worker) -> None:
         if worker.unanswered >= t.misses and not worker.started:
             _kill(draft, worker, f"{worker.unanswered} pings were not answered", blame=False)
             return
-        draft.workers[worker.id] = replace(worker, pinged=draft.now, unanswered=worker.unanswered + 1)
+        draft.workers[worker.id] = worker._replace(pinged=draft.now, unanswered=worker.unanswered + 1)
         draft.actions.append(SendPing(worker.id))
 
 
@@ -268,7 +268,7 @@ def _kill(draft: Draft, worker: Worker, reason: str, *, blame: bool) -> None:
     abandon = worker.hosts > 1 and worker.unanswered <= 1
     counts = bool(worker.sent)
     draft.lose(worker.id, blame=blame)
-    draft.workers[worker.id] = replace(draft.workers[worker.id], phase="ending")
+    draft.workers[worker.id] = draft.workers[worker.id]._replace(phase="ending")
     draft.actions.append(KillWorker(worker.id, reason, abandon))
     if counts and not draft.poisoned:
         draft.count_failure(limit=draft.state.timeouts.deaths, reason=reason)

@@ -91,16 +91,26 @@ class Link:
         serving = self._phase == "talking" and talk is not None and talk.phase == "serving" and not talk.left
         return talk.capabilities if serving and talk is not None else None
 
-    def poll(self, now: float) -> list[Happening]:
-        """Whatever happened since the last time."""
+    def poll(self, now: float, *, due: bool) -> list[Happening]:
+        """Whatever happened since the last time. ``due``: look at what wakes nobody, too."""
         if self._phase == "launching":
             return self._search(now)
+        changed = due or self.hurried or self._has_news()
+        if not changed and not (self._channel is not None and self._channel.has_mail):
+            return []
         happened = self._hear(now)
+        if due and self.talk is not None:
+            happened += self.talk.look(now)
         if self._phase == "talking":
             happened += self._judge(now)
-        if self._phase in {"talking", "killed"}:
+        # Asking the system whether a process lives costs more than most messages.
+        if changed and self._phase in {"talking", "killed"}:
             happened += self._mourn(now)
         return happened
+
+    def _has_news(self) -> bool:
+        """Whether connection or process may have come to an end."""
+        return (self._channel is not None and self._channel.has_news) or self._hub.noticed(self._watched)
 
     # Finding
 
@@ -155,7 +165,7 @@ class Link:
 
     def _judge(self, now: float) -> list[Happening]:
         """Act on refusals, failed loads and deadlines of a worker that does not serve yet."""
-        if self.talk is None:
+        if self.talk is None or self.talk.phase == "serving":
             return []
         found = verdict.of_start(
             self.talk, self._plan, self._timeouts, now=now, age=now - self._born, adopted=self._adopted, log=self.log
@@ -221,6 +231,7 @@ class Link:
         if not (gone and ended) and now - self._noticed < WAKE_S:
             return []
         happened = self._hear(now, everything=True)
+        happened += self.talk.look(now) if self.talk is not None else []
         removed, goodbye = self._is_leaving(), self.talk is not None and self.talk.left
         purpose = verdict.blameless(status=self.process.status, said_goodbye=goodbye, entry_removed=removed)
         return happened + self._bury(now, ended or "it closed the connection", blame=not purpose)

@@ -116,7 +116,7 @@ class WorkerPool:
         supervisor = self._running()
         numbers = tuple(next(self._numbers) for _ in arrays)
         waiting = set(numbers)
-        futures = [_future() for _ in arrays]
+        futures: list[Future[TileResult]] = [supervisor.promise() for _ in arrays]
         entries = {
             number: Tile(
                 array, future, out_dtype, seeds[index] if seeds else None, dict(params or {}),
@@ -187,13 +187,6 @@ class WorkerPool:
         """In a forked copy: let go of what keeps tied workers alive. The host itself goes on undisturbed."""
         for fd in self._supervisor.ties if self._supervisor is not None else ():
             os.close(fd)
-
-
-def _future() -> Future[TileResult]:
-    """Not cancellable by itself: a tile ends with its job."""
-    future: Future[TileResult] = Future()
-    future.set_running_or_notify_cancel()
-    return future
 
 
 def _unheard(event: Event) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 
 from upx.workers import machine
 from upx.workers.slots import Slots
-from upx_protocol.arrays import ITEM_SIZES
+from upx_protocol.arrays import ITEM_SIZES, dtype_name
 from upx_protocol.messages import Buffer, Ring
 from upx_protocol.ring import MAX_RING, UNIT, Memory, create, supported, units_of
 
@@ -49,11 +49,15 @@ def size_for(available: int) -> int:
 
 @dataclass(slots=True)
 class Loan:
-    """The slots of one batch that a worker has. ``waiting``: results by index that have not come."""
+    """The slots of one batch that a worker has.
+
+    ``waiting``: results by index that have not come; ``begun``: it was seen that the batch is being computed.
+    """
 
     bufs: tuple[Buffer, ...]
     outs: tuple[Buffer, ...]
     waiting: dict[int, Buffer] = field(default_factory=dict[int, Buffer])
+    begun: bool = False
 
 
 class HostRing:
@@ -100,13 +104,14 @@ class HostRing:
         self, batch: tuple[int, int], arrays: Sequence[NDArray[Any]], *, scale: int, out_dtype: str, now: float
     ) -> Loan | None:
         """Slots for a batch, its tiles written there; None where it has to travel inline."""
-        known = out_dtype in ITEM_SIZES and arrays[0].dtype.name in ITEM_SIZES
+        dtype = dtype_name(arrays[0])
+        known = out_dtype in ITEM_SIZES and dtype in ITEM_SIZES
         if not self.usable or not known or batch in self._loans:
             return None
         self._collect()
         height, width = arrays[0].shape[:2]
         shape = (height * scale, width * scale, 3)
-        bufs = [self._take(array.dtype.name, array.shape, array.nbytes) for array in arrays]
+        bufs = [self._take(dtype, array.shape, array.nbytes) for array in arrays]
         room = math.prod(shape) * ITEM_SIZES[out_dtype]
         outs = [self._take(out_dtype, shape, room) for _ in arrays]
         taken = [buffer for buffer in (*bufs, *outs) if buffer is not None]
@@ -127,6 +132,13 @@ class HostRing:
         """What was lent for a tile that has no answer yet."""
         loan = self._loans.get(batch)
         return loan.bufs[index] if loan is not None and index in loan.waiting else None
+
+    def begun(self) -> list[tuple[int, int]]:
+        """The batches of which the worker has noted since the last time that it computes them."""
+        new = [key for key, loan in self._loans.items() if not loan.begun and self._memory.begun(loan.bufs[0])]
+        for key in new:
+            self._loans[key].begun = True
+        return new
 
     def answer(self, batch: tuple[int, int], index: int, buffer: Buffer) -> Any:
         """The memory of a result that came; None where it is not the slot that was lent for it.

@@ -52,6 +52,10 @@ class Sharing:
             return None
         return self.ring.lend(batch, arrays, scale=scale, out_dtype=out_dtype, now=now)
 
+    def begun(self) -> list[tuple[int, int]]:
+        """Batches that the worker has begun, each told once."""
+        return self.ring.begun() if self.ring is not None else []
+
     def answered(self, message: wire.TileDone, buffers: Sequence[Bytes]) -> tuple[Bytes, int] | None:
         """A result's memory, and bytes of credit that it gives back; None where it does not lie where it should.
 

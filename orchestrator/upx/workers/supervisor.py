@@ -27,7 +27,7 @@ from upx.workers.actions import (
 )
 from upx.workers.channel import Hub
 from upx.workers.conversation import Answer
-from upx.workers.courier import Courier
+from upx.workers.courier import Courier, Promise
 from upx.workers.happenings import BatchFailed, Happening, Serving, Tick
 from upx.workers.link import Link
 from upx.workers.state import State
@@ -105,6 +105,10 @@ class Supervisor(threading.Thread):
             self.join(timeout + 5.0)
         self._courier.close(timeout=timeout)
 
+    def promise(self) -> Promise[TileResult]:
+        """A future for one tile: a tile ends with its job, and cannot be cancelled by itself."""
+        return Promise(self._courier)
+
     @property
     def ties(self) -> list[int]:
         """Descriptors whose closing ends tied workers; a forked copy of the host closes its own."""
@@ -136,14 +140,15 @@ class Supervisor(threading.Thread):
                 self._waiters.append(ready)
             self._step(happening)
         now = time.monotonic()
+        due = now - self._ticked >= TICK_S
         for link in list(self._links.values()):
-            for happening in link.poll(now):
+            for happening in link.poll(now, due=due):
                 self._learn(link, happening)
                 self._step(happening)
                 self._error = None
             if link.over:
                 del self._links[link.number]
-        if now - self._ticked >= TICK_S:
+        if due:
             self._ticked = now
             self._step(Tick(now))
             for link in self._links.values():
@@ -217,8 +222,8 @@ class Supervisor(threading.Thread):
             said = f"{answer.buffer.dtype} {answer.buffer.shape} came, {tile.out_dtype} {shape} was asked for"
             self._fail(tile, faults.of_tile(self._plan, "fatal", said, tile=tile.name))
             return
-        result = TileResult(view(answer.buffer, answer.part), answer.seconds, answer.worker)
-        self._courier.deliver(lambda: tile.future.set_result(result))
+        # Not by the courier: who waits for it is woken by this thread, one switch of threads earlier.
+        tile.future.set_result(TileResult(view(answer.buffer, answer.part), answer.seconds, answer.worker))
 
     def _fail_tile(self, it: FailTile) -> None:
         tile = self._tiles.take(it.tile)

@@ -157,6 +157,19 @@ def test_a_second_answer_and_one_of_another_attempt_find_nothing(ring) -> None:
     assert data is not None
 
 
+def test_a_batch_that_the_worker_begins_is_told_once(ring) -> None:
+    first, second = lend(ring, 1, TILE, TILE), lend(ring, 2, TILE)
+    assert ring.begun() == []
+    ring.there.begin(first.bufs[0])
+    assert ring.begun() == [(1, 0)]
+    ring.there.begin(second.bufs[0])
+    assert ring.begun() == [(2, 0)]
+    assert ring.begun() == []
+    ring.end((1, 0))
+    lend(ring, 3, TILE, TILE)
+    assert ring.begun() == [], "the slot that was begun is another batch's now"
+
+
 def test_what_has_no_room_is_not_lent_and_leaves_nothing_taken(ring) -> None:
     tile = np.zeros((128, 128, 3), np.uint8)
     assert lend(ring, 1, tile) is not None

@@ -196,7 +196,7 @@ def test_a_host_serves_on_among_mangled_messages(settings, detached, open_pool) 
             eyes = open_pool(detached, timeouts=patient)
             eyes.pool.ready(30)
             # A number that no mangled message names: what is addressed to a batch counts, mangled or not.
-            eyes.pool._supervisor._state = replace(eyes.pool._supervisor._state, next_batch=10**12 + 7)
+            eyes.pool._supervisor._state = eyes.pool._supervisor._state._replace(next_batch=10**12 + 7)
             (future,) = eyes.submit(TILE)
             other = open_pool(detached, keep_alive=0)
             assert np.array_equal(other.up(TILE)[0], enlarged(TILE)), "a pool beside it is not disturbed"

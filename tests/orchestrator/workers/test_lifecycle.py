@@ -202,6 +202,15 @@ def test_one_worker_that_cannot_start_does_not_take_the_others_work() -> None:
     assert of(play.tick(10.0), act.StartWorker) == []
 
 
+def test_a_batch_that_ended_before_it_was_seen_to_begin_took_no_longer_than_since_it_was_sent() -> None:
+    play = Play(limit=1)
+    play.submit(1)
+    play.serving()
+    play.now += 0.1
+    play.say(hap.TileDone, 0, 1, 0, 0, "answer")
+    assert [round(took, 3) for took in play.state.seen[100]] == [0.1]
+
+
 def test_a_started_batch_has_a_deadline_that_follows_what_was_seen() -> None:
     play = Play()
     play.submit(1)
@@ -268,7 +277,7 @@ def test_a_worker_that_leaves_gets_nothing_new_and_is_replaced() -> None:
 
 def test_what_is_transient_is_tried_again_but_not_for_ever() -> None:
     play = Play()
-    play.state = replace(play.state, timeouts=replace(TIMES, busy=60.0))
+    play.state = play.state._replace(timeouts=replace(TIMES, busy=60.0))
     play.submit(1)
     play.serving()
     failed: list = []
@@ -518,6 +527,6 @@ TestWorld.settings = configure(max_examples=60, stateful_step_count=40, deadline
 
 def test_a_state_is_never_changed_in_place() -> None:
     play = Play()
-    before = replace(play.state)
+    before = play.state._replace()
     step(play.state, hap.Submitted(1.0, 1, (1,), 10, 100))
     assert play.state == before

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from worker_kit import QUICK, colour, enlarged, gone_within, noise
+from worker_kit import QUICK, colour, enlarged, gone_within, noise, until
 
 from upx import errors
 from upx.workers import events, registry
@@ -178,6 +178,31 @@ def test_a_callback_that_blocks_does_not_stop_the_pings(open_pool, plan) -> None
     release.set()
     assert np.array_equal(eyes.up(noise(2))[0], enlarged(noise(2)))
     assert eyes.of(events.WorkerDied) == []
+
+
+def test_callbacks_are_called_apart_from_the_thread_that_completes(open_pool, plan) -> None:
+    eyes = open_pool(plan)
+    callers: list[str] = []
+    futures = [eyes.submit(noise(number))[0] for number in range(8)]
+    for future in futures:
+        future.add_done_callback(lambda _: callers.append(threading.current_thread().name))
+    for future in futures:
+        future.result(30)
+    assert any(len(callers) == len(futures) for _ in until(5))
+    # One that is added when all is done is called where it was added.
+    assert set(callers) <= {"upx-callbacks", threading.current_thread().name}
+    assert "upx-callbacks" in callers
+
+
+def test_a_callback_of_a_tile_that_ends_with_its_pool_is_called(open_pool, plan) -> None:
+    eyes = open_pool(plan)
+    (future,) = eyes.submit(noise(1), delay=20.0)
+    called = threading.Event()
+    future.add_done_callback(lambda _: called.set())
+    eyes.in_flight()
+    eyes.pool.close(timeout=2.0)
+    assert called.wait(5)
+    assert isinstance(future.exception(0), errors.CancelledError)
 
 
 def test_a_worker_over_tcp_with_keys_does_the_same(open_pool, plan, settings) -> None:
