@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from upx.specs import ParameterValue
 
 Picture: TypeAlias = "str | Path | Image.Image | NDArray[Any]"
+Place: TypeAlias = "str | Path | None"
 Tile: TypeAlias = "Literal['auto', 'off'] | int"
 
 # Pictures of one Upscaler in progress at a time: the next is decoded and the last encoded while one is computed.
@@ -90,23 +91,25 @@ class Upscaler:
     def __call__(
         self,
         picture: Picture,
-        out: str | Path | None = None,
+        out: Place = None,
         *,
         on_progress: Callable[[JobProgress], None] | None = None,
+        trace: Place = None,
     ) -> Any:
         """Enlarge one picture and wait for it.
 
         ``out``: a file, a folder or a template; without it a path is written beside the input under its default
-        name, and what came from memory comes back in memory.
+        name, and what came from memory comes back in memory. ``trace``: a file for what took which time.
         """
-        return self.submit(picture, out, on_progress=on_progress).wait().output
+        return self.submit(picture, out, on_progress=on_progress, trace=trace).wait().output
 
     def submit(
         self,
         picture: Picture,
-        out: str | Path | None = None,
+        out: Place = None,
         *,
         on_progress: Callable[[JobProgress], None] | None = None,
+        trace: Place = None,
     ) -> JobFuture:
         """Start one picture and give its future; ``on_progress`` is called from another thread."""
         threads = self._started()
@@ -114,7 +117,7 @@ class Upscaler:
         self._running.add(future)
         future.add_done_callback(lambda _done: self._running.discard(future))
         try:
-            threads.submit(self._work, future, picture, out, on_progress)
+            threads.submit(self._work, future, picture, out, on_progress, trace)
         except RuntimeError as error:  # the interpreter ends, or another thread closes this Upscaler
             future.cancel()
             raise UpxError(
@@ -125,16 +128,17 @@ class Upscaler:
     def run(
         self,
         picture: Picture,
-        out: str | Path | None = None,
+        out: Place = None,
         *,
         on_progress: Callable[[JobProgress], None] | None = None,
+        trace: Place = None,
     ) -> asyncio.Future[Result]:
         """``await up.run(x)``: ``submit`` for asyncio; cancelling the awaiting task cancels the job."""
         import asyncio
 
-        return asyncio.wrap_future(self.submit(picture, out, on_progress=on_progress))
+        return asyncio.wrap_future(self.submit(picture, out, on_progress=on_progress, trace=trace))
 
-    def batch(self, pictures: Iterable[Picture], out: str | Path | None = None) -> Iterator[Result]:
+    def batch(self, pictures: Iterable[Picture], out: Place = None) -> Iterator[Result]:
         """Results in input order, each as soon as it is there; a failed picture's carries its ``error``.
 
         ``pictures`` may be any iterator; it is read a few pictures ahead. Leaving the loop cancels what is begun;
@@ -207,18 +211,24 @@ class Upscaler:
         self,
         future: JobFuture,
         picture: Picture,
-        out: str | Path | None,
+        out: Place,
         on_progress: Callable[[JobProgress], None] | None,
+        trace: Place,
     ) -> None:
         """One job in a job thread; whatever happens ends in the future, unless that was cancelled."""
         if future.cancelled():
             return
         self._working.add(threading.get_ident())
         try:
-            session = self._opened()
-            source = _source(picture)
-            target, options = self._target(session, source, out)
-            result = session.run(source, target, options, on_progress=on_progress, cancel=future.stop)
+            from upx.pipeline.trace_file import traced
+
+            with traced(None if trace is None else Path(trace)) as tracer:
+                session = self._opened()
+                source = _source(picture)
+                target, options = self._target(session, source, out)
+                result = session.run(
+                    source, target, options, on_progress=on_progress, cancel=future.stop, tracer=tracer
+                )
         except BaseException as error:  # noqa: BLE001  # it is raised where the future is asked
             future.settle(error=error)
         else:
@@ -227,7 +237,7 @@ class Upscaler:
             self._working.discard(threading.get_ident())
 
     def _target(
-        self, session: Session, source: Path | Image.Image | NDArray[Any], out: str | Path | None
+        self, session: Session, source: Path | Image.Image | NDArray[Any], out: Place
     ) -> tuple[Path | None, JobOptions]:
         from upx.pipeline.content import content_of
 
@@ -248,14 +258,14 @@ class Upscaler:
         return plan.target, JobOptions(tile=self._options.tile, seed=self._options.seed, format=plan.format)
 
 
-def up(picture: Picture, out: str | Path | None = None, *, workers: int = 0, **options: Any) -> Any:
+def up(picture: Picture, out: Place = None, *, workers: int = 0, trace: Place = None, **options: Any) -> Any:
     """Enlarge one picture with a model that is started for it and ends with it; options as ``Upscaler`` has them.
 
     Gives the written ``Path`` for a path, a Pillow picture for one, an array for one. ``workers`` 0: as many as
     this machine and backend are fastest with.
     """
     with Upscaler(workers=workers, **options) as upscaler:
-        return upscaler(picture, out)
+        return upscaler(picture, out, trace=trace)
 
 
 def _source(picture: Picture) -> Path | Image.Image | NDArray[Any]:

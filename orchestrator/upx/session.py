@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from upx.assets.find import Finder
@@ -12,6 +13,7 @@ from upx.assets.ready import Readying
 from upx.devices import precision_for, resolve_device, share_cores, usable_cores
 from upx.errors import NotReadyError, UsageError
 from upx.routes import with_defaults
+from upx.trace import PictureTrace, measured
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from upx.result import JobProgress, Result
     from upx.routes import Request, Route
     from upx.specs import Capabilities, ParameterValue
+    from upx.trace import Tracer
     from upx.workers.plan import Timeouts, WorkerPlan
     from upx.workers.pool import WorkerPool
 
@@ -100,12 +103,13 @@ class Session:
         *,
         on_progress: Callable[[JobProgress], None] | None = None,
         cancel: threading.Event | None = None,
+        tracer: Tracer | None = None,
     ) -> Result:
         """Enlarge one picture.
 
         ``source``: path, bytes, Pillow picture or array. ``target``: the path to write, a binary stream, or None to
-        get back what the source was. Raises UpxError; CancelledError once ``cancel`` is set. On failure nothing is
-        left at ``target``.
+        get back what the source was. ``tracer`` records what is done when. Raises UpxError; CancelledError once
+        ``cancel`` is set. On failure nothing is left at ``target``.
         """
         from upx.pipeline.job import Job
         from upx.pipeline.run import run_job
@@ -113,25 +117,23 @@ class Session:
         pool, colour = self.start(), self.route.backend.colour
         params = with_defaults(self.route.backend, self._params, "job")
         fix = "none" if colour is None else str(params[colour.parameter])
-        return run_job(
-            Job(
-                number=next(_JOBS),
-                route=self.route,
-                model_sha256=self.model_sha256,
-                params=params if colour is None else {**params, colour.parameter: "none"},
-                given=dict(self._params),
-                options=options,
-                memory=self._settings.state_dir / "tiles.json",
-                scratch=self._settings.cache_dir / "scratch",
-                colour_fix=fix,
-                precision=self._request.precision,
-            ),
-            pool,
-            source,
-            target,
-            on_progress=on_progress,
-            cancel=cancel,
+        number = next(_JOBS)
+        job = Job(
+            number=number,
+            route=self.route,
+            model_sha256=self.model_sha256,
+            params=params if colour is None else {**params, colour.parameter: "none"},
+            given=dict(self._params),
+            options=options,
+            memory=self._settings.state_dir / "tiles.json",
+            scratch=self._settings.cache_dir / "scratch",
+            colour_fix=fix,
+            precision=self._request.precision,
+            trace=None if tracer is None else PictureTrace(tracer, number),
         )
+        name = str(source) if isinstance(source, Path) else type(source).__name__
+        with measured(tracer, "picture", picture=number, input=name, model=self.route.model.name):
+            return run_job(job, pool, source, target, on_progress=on_progress, cancel=cancel)
 
     def close(self) -> None:
         """End the session: tied workers end, detached ones stay."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import hashlib
+import json
 import os
 import signal
 import threading
@@ -17,7 +18,14 @@ import pytest
 from PIL import Image
 
 import upx
-from upx.errors import ModelError, ParameterError, TileRefusedError, UnreadablePictureError, UnsupportedPictureError
+from upx.errors import (
+    ModelError,
+    OutputPathError,
+    ParameterError,
+    TileRefusedError,
+    UnreadablePictureError,
+    UnsupportedPictureError,
+)
 
 pytestmark = pytest.mark.shared_workers
 
@@ -269,3 +277,21 @@ def wait_for(true):
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_trace_of_one_picture_is_written_also_when_it_fails(nearest, tmp_path):
+    path = tmp_path / "trace.json"
+    np.testing.assert_array_equal(nearest(photo(), trace=path), twice(photo()))
+    events = json.loads(path.read_text())["traceEvents"]
+    assert {"picture", "decode", "queue", "inference", "encode"} <= {event["name"] for event in events}
+    with pytest.raises(UnsupportedPictureError):
+        nearest(np.zeros((4, 4, 3), np.uint16), trace=path)
+    (whole,) = [event for event in json.loads(path.read_text())["traceEvents"] if event["name"] == "picture"]
+    assert whole["args"]["error"] == "UnsupportedPictureError"
+
+
+def test_a_trace_that_cannot_be_written_fails_its_picture_before_it_is_begun(nearest, tmp_path):
+    future = nearest.submit(photo(), tmp_path / "out.png", trace=tmp_path / "none" / "trace.json")
+    with pytest.raises(OutputPathError):
+        future.result(60)
+    assert list(tmp_path.iterdir()) == []

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from upx.jobs import JobOptions
     from upx.naming import Plan
     from upx.session import Session
+    from upx.trace import Tracer
 
 # While one is computed, the next is read and the last is written.
 AT_A_TIME = 2
@@ -71,13 +72,21 @@ class Batch:
     """Runs plans and tells their outcomes; ``session`` is None where no input can be read at all."""
 
     def __init__(
-        self, session: Session | None, options: JobOptions, console: Console, display: Display, *, stdin: bytes = b""
+        self,
+        session: Session | None,
+        options: JobOptions,
+        console: Console,
+        display: Display,
+        *,
+        stdin: bytes = b"",
+        tracer: Tracer | None = None,
     ) -> None:
         self._session = session
         self._options = options
         self._console = console
         self._display = display
         self._stdin = stdin
+        self._tracer = tracer
         self._cancel = threading.Event()
 
     def run(self, plans: Sequence[Plan]) -> int:
@@ -134,6 +143,7 @@ class Batch:
             replace(self._options, format=plan.format),
             on_progress=lambda progress: self._display.progress(number, name, progress),
             cancel=self._cancel,
+            tracer=self._tracer,
         )
         if result.error is not None:
             raise result.error

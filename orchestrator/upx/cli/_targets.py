@@ -18,11 +18,17 @@ if TYPE_CHECKING:
 
 
 def plan_targets(
-    items: Sequence[Input], output: str | None, facts: Facts, options: JobOptions, *, stdin: bytes = b""
+    items: Sequence[Input],
+    output: str | None,
+    facts: Facts,
+    options: JobOptions,
+    *,
+    stdin: bytes = b"",
+    trace: Path | None = None,
 ) -> list[Plan]:
     """Name and check every output before any work; see ``plan_outputs`` and ``settle`` for what is refused.
 
-    OutputPathError as well for a folder that is not there or cannot be written.
+    OutputPathError as well for a folder that is not there or cannot be written, and for an output where the trace goes.
     """
     is_folder = output is not None and output != STDIO and Path(output).is_dir()
     destination = parse_output(output, is_folder=is_folder)
@@ -33,6 +39,10 @@ def plan_targets(
     for plan in plans:
         if plan.target is not None and plan.target.is_dir():
             raise OutputPathError(f"{plan.target} is a folder", hint="give the output another name with -o")
+    if trace is not None:
+        from upx.pipeline.trace_file import keep_apart
+
+        keep_apart(trace, (plan.target for plan in plans))
     return plans
 
 

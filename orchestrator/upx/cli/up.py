@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -13,6 +14,7 @@ from upx.cli._help import VerbCommand, verb_app
 from upx.cli._options import (
     OUTPUT,
     QUALITY,
+    REPORTING,
     BackendOption,
     DeviceOption,
     JsonFlag,
@@ -100,6 +102,12 @@ def up(
     workers: WorkersOption = "auto",
     keep_alive: KeepAliveOption = "5m",
     offline: OfflineFlag = False,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            "--trace", metavar="FILE", help="Write what took which time, for Perfetto.", rich_help_panel=REPORTING
+        ),
+    ] = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
@@ -133,7 +141,7 @@ def up(
 
         check_stdout(as_json=json, terminal=sys.stdout.isatty())
     console = Console(as_json=json, quiet=quiet, verbose=verbose)
-    return _enlarge(expand_inputs(inputs), output, request, options, console, offline=offline)
+    return _enlarge(expand_inputs(inputs), output, request, options, console, offline=offline, trace=trace)
 
 
 def _enlarge(
@@ -144,16 +152,20 @@ def _enlarge(
     console: Console,
     *,
     offline: bool,
+    trace: Path | None,
 ) -> int:
     from upx.cli._batch import Batch
     from upx.cli._licences import ask_for
     from upx.cli._progress import Display
     from upx.cli._targets import plan_targets
+    from upx.cli._trace import hearing, recording
     from upx.naming import Facts, Plan
+    from upx.trace import measured
 
     with (
+        recording(trace, console) as tracer,
         Display(console, pictures=len(items)) as display,
-        _host.make_host(display.event) as host,
+        _host.make_host(hearing(display.event, tracer)) as host,
         host.open(request, offline=offline) as session,
     ):
         if all(item.error is not None for item in items):
@@ -163,11 +175,12 @@ def _enlarge(
         route = session.route
         console.detail(f"upx: {route.model.name} of {route.backend.name}: {route.reason}")
         facts = Facts(route.model.scale**route.passes, route.backend.name, route.model.name, options.seed, _today())
-        plans = plan_targets(items, output, facts, options, stdin=stdin)
+        plans = plan_targets(items, output, facts, options, stdin=stdin, trace=trace)
         if any(plan.input.error is None and not plan.skip for plan in plans):
             ask_for([route.model], host.settings, console, accepted=request.accept_licence)
-            session.prepare()
-        return Batch(session, options, console, display, stdin=stdin).run(plans)
+            with measured(tracer, "prepare"):
+                session.prepare()
+        return Batch(session, options, console, display, stdin=stdin, tracer=tracer).run(plans)
 
 
 def _today() -> str:

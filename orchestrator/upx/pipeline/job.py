@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from upx.jobs import JobOptions
     from upx.routes import Route
     from upx.specs import Capabilities, ParameterValue
+    from upx.trace import PictureTrace, TileTrace
 
 Array: TypeAlias = "NDArray[Any]"
 Source: TypeAlias = "Path | bytes | Image.Image | NDArray[Any]"
@@ -68,6 +69,7 @@ class Pool(Protocol):
         seeds: Sequence[int] = (),
         params: Mapping[str, ParameterValue] = {},
         job: int,
+        traces: Sequence[TileTrace] = (),
     ) -> Sequence[Future[Any]]:
         """Queue a batch of tiles of one shape."""
         ...
@@ -83,7 +85,7 @@ class Job:
 
     ``params`` are what workers are told, ``given`` what the user set; ``colour_fix``: the method that is applied after
     stitching, "none" for no method; ``memory``: the file of learnt tiles; ``scratch``: a folder for spooled pictures;
-    ``precision``: what was asked for, "auto" for any.
+    ``precision``: what was asked for, "auto" for any; ``trace``: where it is recorded, if it is.
     """
 
     number: int
@@ -96,6 +98,7 @@ class Job:
     scratch: Path
     colour_fix: str = "none"
     precision: str = "auto"
+    trace: PictureTrace | None = None
 
 
 @dataclass
@@ -107,15 +110,19 @@ class Stages:
     """
 
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict[str, float](float))
+    trace: PictureTrace | None = None
 
     @contextmanager
-    def measure(self, stage: str) -> Generator[None]:
-        """Add the time of the block to ``stage``."""
+    def measure(self, stage: str, tiles: Sequence[int] = ()) -> Generator[None]:
+        """Add the time of the block to ``stage``; ``tiles`` is what it was for, where it was for some."""
         start = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[stage] += time.perf_counter() - start
+            end = time.perf_counter()
+            self.seconds[stage] += end - start
+            if self.trace is not None:
+                self.trace.stage(stage, start, end, tiles)
 
 
 def peak_memory() -> int:

@@ -98,7 +98,7 @@ class _Run:
         self.pool = pool
         self.report = report
         self.cancel = cancel
-        self.stages = Stages()
+        self.stages = Stages(trace=job.trace)
 
     def opened(self, source: Source) -> Picture:
         """Decode the source."""
@@ -250,7 +250,7 @@ class _Run:
         """
         answer = future.result()
         self.stages.seconds["inference"] += answer.seconds
-        with self.stages.measure("stitch"):
+        with self.stages.measure("stitch", (index,)):
             bands = stitcher.add(index, unpad(answer.array, plan.boxes[index], channels.scale))
         answer.release()
         for top, band in bands:
@@ -259,12 +259,16 @@ class _Run:
     def _send(
         self, group: Sequence[int], plan: TilePlan, channels: Channels, out_dtype: str
     ) -> Sequence[Future[TileAnswer]]:
-        with self.stages.measure("tile"):
+        with self.stages.measure("tile", group):
             tiles = [np.ascontiguousarray(pad_tile(channels.tile(plan.boxes[index]), plan)) for index in group]
         seed = self.job.options.seed
         # Always one each: tiles that all drew the same noise would show it as a pattern.
         seeds = [tile_seed(DEFAULT_SEED if seed is None else seed, index) for index in group]
-        return self.pool.submit(tiles, out_dtype=out_dtype, seeds=seeds, params=self.job.params, job=self.job.number)
+        job = self.job
+        traces = job.trace.tiles(group) if job.trace is not None else ()
+        return self.pool.submit(
+            tiles, out_dtype=out_dtype, seeds=seeds, params=job.params, job=job.number, traces=traces
+        )
 
     def _next(self, answers: queue.SimpleQueue[tuple[int, Future[TileAnswer]]]) -> tuple[int, Future[TileAnswer]]:
         with self.stages.measure("wait"):

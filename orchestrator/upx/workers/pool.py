@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from upx.config import Settings
     from upx.specs import Capabilities
+    from upx.trace import TileTrace
     from upx.workers.endpoints import Transport
     from upx.workers.events import Event
     from upx.workers.plan import WorkerPlan
@@ -104,23 +105,27 @@ class WorkerPool:
         job: int,
         seeds: Sequence[int] = (),
         params: Mapping[str, Scalar] | None = None,
+        traces: Sequence[TileTrace] = (),
     ) -> list[Future[TileResult]]:
         """Queue a batch: tiles (H, W, 3) of one shape and dtype. One future per tile; never waits.
 
-        The arrays must stay as they are until all futures are done. ``seeds``: one per tile, or none. Futures fail
-        with OutOfMemoryError (the whole batch), TileRefusedError, ModelError, PoisonTileError, WorkerLostError or
-        CancelledError. ParameterError for what is no batch; WorkerError from a closed pool or a forked process.
+        The arrays must stay as they are until all futures are done. ``seeds``, ``traces``: one per tile, or none.
+        Futures fail with OutOfMemoryError (the whole batch), TileRefusedError, ModelError, PoisonTileError,
+        WorkerLostError or CancelledError. ParameterError for what is no batch; WorkerError from a closed pool or a
+        forked process.
         """
         arrays = [np.ascontiguousarray(tile) for tile in tiles]
         _check(arrays, seeds)
         supervisor = self._running()
+        if traces:
+            supervisor.trace()
         numbers = tuple(next(self._numbers) for _ in arrays)
         waiting = set(numbers)
         futures: list[Future[TileResult]] = [supervisor.promise() for _ in arrays]
         entries = {
             number: Tile(
                 array, future, out_dtype, seeds[index] if seeds else None, dict(params or {}),
-                f"tile {number} of job {job}", numbers, waiting,
+                f"tile {number} of job {job}", numbers, waiting, traces[index] if traces else None,
             )
             for index, (number, array, future) in enumerate(zip(numbers, arrays, futures, strict=True))
         }  # fmt: skip

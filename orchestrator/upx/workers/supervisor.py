@@ -32,6 +32,7 @@ from upx.workers.happenings import BatchFailed, Happening, Serving, Tick
 from upx.workers.link import Link
 from upx.workers.state import State
 from upx.workers.tiles import Request, Tile, TileResult, Tiles
+from upx.workers.tracing import Tracing
 from upx_protocol.arrays import view
 from upx_protocol.errors import ProtocolError
 from upx_protocol.messages import Cancel
@@ -66,6 +67,7 @@ class Supervisor(threading.Thread):
         self._state = State(limit=max(1, plan.workers), timeouts=timeouts)
         self._links: dict[int, Link] = {}
         self._tiles = Tiles()
+        self._tracing: Tracing | None = None
         self._inbox: deque[tuple[Happening, dict[int, Tile], Future[Capabilities] | None]] = deque()
         self._waiters: list[Future[Capabilities]] = []
         self._gate = threading.Lock()
@@ -108,6 +110,11 @@ class Supervisor(threading.Thread):
     def promise(self) -> Promise[TileResult]:
         """A future for one tile: a tile ends with its job, and cannot be cancelled by itself."""
         return Promise(self._courier)
+
+    def trace(self) -> None:
+        """Record what happens to tiles that carry a trace, from here on."""
+        if self._tracing is None:
+            self._tracing = Tracing(self._tiles, self._name_of)
 
     @property
     def ties(self) -> list[int]:
@@ -158,6 +165,8 @@ class Supervisor(threading.Thread):
 
     def _step(self, happening: Happening) -> None:
         self._state, actions = lifecycle.step(self._state, happening)
+        if self._tracing is not None:
+            self._tracing.see(happening, actions)
         for action in actions:
             self._actions[type(action)](action)
 
@@ -241,9 +250,11 @@ class Supervisor(threading.Thread):
         self._courier.deliver(lambda: tile.future.set_exception(error))
 
     def _requeued(self, it: Requeued) -> None:
-        link = self._links.get(it.worker)
-        name = link.name if link is not None else self._plan.backend
-        self.report(events.TileRequeued(name, it.job, it.tiles, it.alone))
+        self.report(events.TileRequeued(self._name_of(it.worker), it.job, it.tiles, it.alone))
+
+    def _name_of(self, worker: int) -> str:
+        link = self._links.get(worker)
+        return link.name if link is not None else self._plan.backend
 
     def _gave_up(self, it: GaveUp) -> None:
         error = self._end_error(it.reason, it.error)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from upx.trace import TileTrace
     from upx_protocol.messages import Scalar
 
 
@@ -40,7 +41,7 @@ class Tile:
     """One tile of a batch. ``array``: (H, W, 3), C order; ``name`` is what people call it.
 
     ``open``: the tiles of its batch without an answer, shared by them. All arrays are kept until it is empty, since
-    a batch that is sent again keeps its composition.
+    a batch that is sent again keeps its composition. ``trace``: where it is recorded, if it is.
     """
 
     array: NDArray[Any]
@@ -51,6 +52,7 @@ class Tile:
     name: str
     batch: tuple[int, ...]
     open: set[int]
+    trace: TileTrace | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ class FakeSession:
         self.prepare()
         return Capabilities(self.route.model.scale, SizeRequirements(), "cpu")
 
-    def run(self, source, target, options, *, on_progress=None, cancel=None):
+    def run(self, source, target, options, *, on_progress=None, cancel=None, tracer=None):
         content = source if isinstance(source, bytes) else source.read_bytes()
         self.ran.append(content.decode("latin-1"))
         self.started.set()

@@ -105,11 +105,93 @@ def test_a_job_that_runs_out_of_memory_ends_with_6_and_a_worker_that_never_start
         assert b"Traceback (most recent call last):\n  File" not in ended.stderr
 
 
+def traced(path: Path) -> list[dict]:
+    """The events of a trace, in order; those of both halves of a pair that may overlap others become one."""
+    events = json.loads(path.read_text())["traceEvents"]
+    ends = {event["id"]: event["ts"] for event in events if event["ph"] == "e"}
+    for event in events:
+        event["end"] = ends[event["id"]] if event["ph"] == "b" else event.get("ts", 0) + event.get("dur", 0)
+    return [event for event in events if event["ph"] != "e"]
+
+
+def assert_nested(spans: list[dict]) -> None:
+    """On one row every span lies within the one that it began in, or after it; all but a nanosecond of rounding."""
+    around: list[dict] = []
+    for span in spans:
+        while around and around[-1]["end"] <= span["ts"] + 0.002:
+            around.pop()
+        assert not around or span["end"] <= around[-1]["end"] + 0.002, (around[-1], span)
+        around.append(span)
+
+
+def test_a_trace_of_two_pictures_has_every_stage_and_every_tile(upx, picture, tmp_path) -> None:
+    (tmp_path / "two.png").write_bytes(picture.read_bytes())
+    words = ["-b", "nearest", "-t", "16", "-j", "2", "--keep-alive", "0", "--set", "delay=0.02"]
+    ended = upx("up", "in.png", "two.png", *words, "--json", "--trace", "trace.json")
+    assert ended.returncode == 0, ended.stderr
+    *records, _ = map(json.loads, ended.stdout.splitlines())
+    events = traced(tmp_path / "trace.json")
+    spans = [event for event in events if event["ph"] == "X"]
+    for row in {event["tid"] for event in spans}:
+        assert_nested([event for event in spans if event["tid"] == row])
+    pictures = {event["args"]["input"]: event for event in spans if event["name"] == "picture"}
+    assert len(pictures) == len(records) == 2
+    for record in records:
+        whole = pictures[record["input"]]
+        own = [event for event in events if event.get("args", {}).get("picture") == whole["args"]["picture"]]
+        assert all(whole["ts"] <= event["ts"] and event["end"] <= whole["end"] + 0.002 for event in own)
+        assert (whole["end"] - whole["ts"]) / 1e6 == pytest.approx(record["seconds"], abs=0.1)
+        for stage in ("decode", "start", "tile", "wait", "stitch", "encode"):
+            took = sum(event["dur"] for event in own if event["name"] == stage) / 1e6
+            assert took == pytest.approx(record["stages"][stage], abs=0.0002), stage
+        for name in ("queue", "wire", "inference"):
+            parts = [event for event in own if event["name"] == name and "back" not in event["args"]]
+            assert sorted(tile for event in parts for tile in event["args"]["tiles"]) == list(range(record["tiles"]))
+            assert all(event["args"]["attempt"] == 0 for event in parts)
+        computed = sum(event["args"]["seconds"] for event in own if event["name"] == "inference")
+        assert computed == pytest.approx(record["stages"]["inference"], abs=0.001)
+        for event in (event for event in own if event["name"] == "inference"):
+            out = [e for e in own if e["ph"] == "b" and "back" not in e["args"]]
+            way = {e["name"]: e for e in out if e["args"]["batch"] == event["args"]["batch"]}
+            assert way["queue"]["ts"] <= way["queue"]["end"] == way["wire"]["ts"]
+            assert way["wire"]["end"] == pytest.approx(event["ts"], abs=0.002)
+            assert event["dur"] / 1e6 >= 0.02
+
+
+def test_the_rows_of_a_trace_are_the_threads_and_the_workers(upx, picture, tmp_path) -> None:
+    ended = upx("up", "in.png", "-b", "nearest", "--keep-alive", "0", "--trace", "trace.json")
+    assert ended.returncode == 0, ended.stderr
+    events = traced(tmp_path / "trace.json")
+    named = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    rows = {(event["pid"], named[event["tid"]], event["name"]) for event in events if event["ph"] in "Xb"}
+    (worker,) = {event["args"]["worker"] for event in events if event["name"] == "inference"}
+    assert rows >= {(1, "MainThread", "prepare"), (1, "upx-picture_0", "decode"), (1, "upx-nearest", "queue")}
+    assert {(name, what) for pid, name, what in rows if pid == 2} == {(worker, "start"), (worker, "inference")}
+
+
+def test_the_trace_of_a_picture_that_fails_says_how(upx, picture, tmp_path) -> None:
+    words = ["-b", "nearest", "--keep-alive", "0", "--set", "oom_above=1"]
+    ended = upx("up", "in.png", *words, "--trace", "trace.json")
+    assert ended.returncode == 6, ended.stderr
+    events = traced(tmp_path / "trace.json")
+    assert [e["args"]["error"] for e in events if e["name"] == "picture"] == ["OutOfMemoryError"]
+    assert {event["args"]["outcome"] for event in events if "outcome" in event.get("args", ())} == {"oom"}
+
+
+def test_a_trace_that_cannot_be_written_is_refused_before_anything_is_built(upx_env, picture, tmp_path) -> None:
+    env = {**upx_env, "UPX_HOME": str(tmp_path / "fresh")}
+    command = [sys.executable, "-m", "upx", "up", "in.png", "-b", "nearest", "--trace", "none/trace.json"]
+    ended = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, timeout=DEADLINE_S, check=False)
+    assert (ended.returncode, ended.stdout) == (2, b"")
+    assert ended.stderr.startswith(b"upx: none/trace.json: its folder is not there")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_leaves_no_half_picture_and_the_detached_worker(upx, home, picture, tmp_path, number) -> None:
     slow = ["-b", "nearest", "-t", "16", "--set", "delay=0.3", "-o", "slow.png"]
     command = subprocess.Popen(
-        [sys.executable, "-m", "upx", "up", "in.png", *slow, "-v"],
+        [sys.executable, "-m", "upx", "up", "in.png", *slow, "-v", "--trace", "trace.json"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, env=home,
     )  # fmt: skip
     assert command.stderr is not None
@@ -124,7 +206,8 @@ def test_an_interrupt_leaves_no_half_picture_and_the_detached_worker(upx, home, 
     assert time.monotonic() - began < 10
     assert b"upx: interrupted" in said
     assert b"Traceback" not in said
-    assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.png", "trace.json"]
+    assert [e["args"]["error"] for e in traced(tmp_path / "trace.json") if e["name"] == "picture"] == ["CancelledError"]
     (worker,) = map(json.loads, upx("ps", "--json").stdout.splitlines())
     assert worker["tied"] is False
 

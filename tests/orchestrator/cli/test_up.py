@@ -16,6 +16,7 @@ from fakes import FAILURES
 
 from upx.cli import _progress
 from upx.errors import EnvBuildError, NetworkError
+from upx.trace import Tracer
 from upx.venvs.venv import Progress
 
 SUMMARY_KEYS = ["schema", "kind", "done", "skipped", "failed", "seconds", "exit_code"]
@@ -343,3 +344,46 @@ def test_a_file_where_the_output_folder_would_be_is_said_to_be_one(upx, picture)
     ended = upx("up", "a.png", "-o", "taken/")
     assert ended.code == 2
     assert "taken is a file, no folder" in ended.err
+
+
+def test_a_trace_without_its_file_s_name_costs_no_picture(upx, host, picture) -> None:
+    first = picture("a.png")
+    picture("b.png")
+    ended = upx("up", "--trace", "a.png", "b.png")
+    assert (ended.code, ended.out) == (2, "")
+    assert "a.png: is there already, and is no trace" in ended.err
+    assert first.read_bytes() == b"fine"
+    assert host.prepared == 0
+
+
+def test_a_picture_and_the_trace_cannot_have_one_file(upx, host, picture, tmp_path) -> None:
+    picture("a.png")
+    ended = upx("up", "a.png", "-o", "big.png", "--trace", tmp_path / "big.png")
+    assert ended.code == 2
+    assert "both a picture and the trace" in ended.err
+    assert (host.prepared, sorted(path.name for path in tmp_path.iterdir())) == (0, ["a.png"])
+
+
+@pytest.mark.parametrize(("content", "code"), [(b"fine", 0), (b"oom", 6), (b"bug", 1)])
+def test_a_trace_is_written_whatever_becomes_of_the_picture(upx, picture, tmp_path, content, code) -> None:
+    picture("a.png", content)
+    ended = upx("up", "a.png", "--trace", "t.json")
+    assert ended.code == code
+    names = [event["name"] for event in json.loads((tmp_path / "t.json").read_text())["traceEvents"]]
+    assert "prepare" in names
+
+
+def test_a_request_that_is_wrong_leaves_an_earlier_trace_as_it_was(upx, picture, tmp_path) -> None:
+    picture("a.png")
+    upx("up", "a.png", "--trace", "t.json")
+    before = (tmp_path / "t.json").read_bytes()
+    assert upx("up", "a.png", "-b", "nobody", "--trace", "t.json").code == 2
+    assert (tmp_path / "t.json").read_bytes() == before
+
+
+def test_a_trace_that_was_full_is_told(upx, picture, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("upx.pipeline.trace_file.Tracer", lambda: Tracer(most=0))
+    picture("a.png")
+    ended = upx("up", "a.png", "--trace", "t.json")
+    assert (ended.code, (tmp_path / "t.json").exists()) == (0, True)
+    assert "lacks its last 1 events" in ended.err
