@@ -20,7 +20,7 @@ from upx.routes import Request
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
     from numpy.typing import NDArray
@@ -46,7 +46,7 @@ class Upscaler:
     ``weights`` is a file or folder of your own instead of the released ones. ``device``: "auto", "cpu", "cuda",
     "cuda:N", "mps"; ``precision``: "auto", "fp32", "fp16", "bf16". ``tile``: "auto", "off" or input pixels.
     ``workers``: processes at most, 0 for as many as fit the machine. ``keep_alive``: 0 ties workers to this process,
-    seconds let them wait for the next one, None for ever. ``params`` are the model's own (``upx backends info``).
+    seconds keep them, None for ever. ``on``: boxes, "local", "any". ``params``: the model's own (upx backends info).
 
     Callable with a path (gives the written ``Path``), a Pillow picture (gives one), or an array (H, W), (H, W, 1),
     (H, W, 3) or (H, W, 4) of uint8 or float32 0..1 (gives one of the same dtype, H * scale by W * scale). Errors
@@ -65,6 +65,7 @@ class Upscaler:
         seed: int | None = None,
         workers: int = 1,
         keep_alive: float | None = 0,
+        on: str | Sequence[str] = (),
         **params: ParameterValue,
     ) -> None:
         self._request = Request(
@@ -77,6 +78,7 @@ class Upscaler:
             workers=workers,
             keep_alive=keep_alive,
             params=params,
+            on=(on,) if isinstance(on, str) else tuple(on),
         )
         self._options = JobOptions(tile=_tile(tile), seed=seed)
         self._lock = threading.Lock()

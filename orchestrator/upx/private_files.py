@@ -40,7 +40,10 @@ def read_private(path: Path) -> str:
     """What a secret file holds; UsageError where others can read or write it, OSError where it is not there."""
     facts = path.stat()
     if not IS_WINDOWS and stat.S_IMODE(facts.st_mode) & 0o077:
-        raise UsageError(f"{path} can be read by others", hint=f"chmod 600 {path}; then make new keys: upx key new")
+        raise UsageError(
+            f"{path} can be read by others",
+            hint=f"chmod 600 {path}; if it holds a secret key, make another: upx key new",
+        )
     return path.read_text(encoding="utf-8")
 
 

@@ -37,6 +37,8 @@ class Request:
     params: Mapping[str, ParameterValue] = field(default_factory=dict[str, "ParameterValue"])
     # The licence of restricted weights was read and accepted.
     accept_licence: bool = False
+    # Where it runs: names of boxes, "local" and "any"; this machine alone where it is empty.
+    on: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """ParameterError for what callers without a type checker give."""

@@ -12,6 +12,7 @@ from upx.assets.licences import require_licence
 from upx.assets.ready import Readying
 from upx.devices import precision_for, resolve_device, share_cores, usable_cores
 from upx.errors import NotReadyError, UsageError
+from upx.remote.sites import places
 from upx.routes import with_defaults
 from upx.trace import PictureTrace, measured
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from upx.routes import Request, Route
     from upx.specs import Capabilities, ParameterValue
     from upx.trace import Tracer
-    from upx.workers.plan import Timeouts, WorkerPlan
+    from upx.workers.far import FarSite
+    from upx.workers.plan import LoadPlan, Timeouts, WorkerPlan
     from upx.workers.pool import WorkerPool
 
 _JOBS = itertools.count(1)
@@ -55,7 +57,8 @@ class Session:
         self._offline = offline
         self._timeouts = timeouts
         self._lock = threading.Lock()
-        self._plan: WorkerPlan | None = None
+        self._plan: LoadPlan | None = None
+        self._sites: tuple[FarSite, ...] = ()
         self._pool: WorkerPool | None = None
         self._used: HeldLock | None = None
         self._closed = False
@@ -65,7 +68,7 @@ class Session:
         """Digest of the weights; prepares the session if nobody has."""
         return self.prepare().weights
 
-    def prepare(self) -> WorkerPlan:
+    def prepare(self) -> LoadPlan:
         """Build the environment if it is absent, find and verify the weights, stage the code.
 
         NotReadyError and its subclasses before anything is computed; UsageError for a device or precision that
@@ -73,7 +76,9 @@ class Session:
         """
         with self._lock:
             if self._plan is None:
-                self._plan = self._prepared()
+                where = places(self._request.on, self.route.backend.name, self._settings)
+                self._sites = where.sites
+                self._plan = self._prepared() if where.local else self._far_plan()
             return self._plan
 
     def start(self) -> WorkerPool:
@@ -87,7 +92,14 @@ class Session:
                 from upx.workers.pool import WorkerPool
 
                 timeouts = self._timeouts or Timeouts()
-                self._pool = WorkerPool(plan, self._settings, on_event=self._shelf.on_event, timeouts=timeouts)
+                self._pool = WorkerPool(
+                    plan,
+                    self._settings,
+                    on_event=self._shelf.on_event,
+                    timeouts=timeouts,
+                    sites=self._sites,
+                    precision=self._request.precision,
+                )
                 self._pool.start()
             return self._pool
 
@@ -153,6 +165,24 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _far_plan(self) -> LoadPlan:
+        """What boxes are to load; nothing of it is needed here but weights that the user named."""
+        from upx.workers.plan import LoadPlan
+
+        spec, model, request = self.route.backend, self.route.model, self._request
+        weights = ""
+        if request.weights is not None:
+            finder = Finder(self._settings, spec, weights=request.weights)
+            weights = Readying(spec, model, self._shelf.obtainer, offline=True).files(finder).sha256
+        return LoadPlan(
+            backend=spec.name,
+            model=model.name,
+            weights=weights,
+            precision=request.precision,
+            params={**model.options, **with_defaults(spec, self._params, "load")},
+            workers=0,
+        )
 
     def _prepared(self) -> WorkerPlan:
         from upx.venvs.venv import use_lock_path

@@ -125,11 +125,12 @@ class Advanced:
 
 @dataclass(frozen=True)
 class LoadEnded:
-    """A load ended, well where there is a ``result``."""
+    """A load ended, well where there is a ``result``. ``weights``: SHA-256 of what was loaded, where that is known."""
 
     result: Optional[LoadResult] = None
     failure: Optional[Failure] = None
     seconds: float = 0.0
+    weights: str = ""
 
 
 @dataclass(frozen=True)

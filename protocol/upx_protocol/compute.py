@@ -95,7 +95,7 @@ class Compute:
         except CAUGHT as error:
             return LoadEnded(failure=_failure(error, f"loading {task.request.model}"))
         self._loaded = result
-        return LoadEnded(result=result, seconds=time.perf_counter() - started)
+        return LoadEnded(result=result, seconds=time.perf_counter() - started, weights=request.weights)
 
     def _unload(self) -> UnloadEnded:
         self._loaded = None

@@ -49,6 +49,7 @@ class Door:
         self._events: Optional[zmq.Socket[bytes]] = None
         self._router: Optional[zmq.Socket[bytes]] = None
         self._strangers: OrderedDict[int, Optional[Peer]] = OrderedDict()
+        self._gone: List[str] = []
         self._parting: Dict[str, float] = {}
         self._homes: Dict[str, Dict[int, Optional[Peer]]] = {}
         self._refreshed = self._told = time.monotonic()
@@ -105,10 +106,11 @@ class Door:
         self._part(now)
         if now - self._told > TELL_S:
             self._tell(now)
-        if now - self._refreshed < REFRESH_S:
-            return []
-        self._refreshed = now
-        return self.allowed.refresh()
+        if now - self._refreshed >= REFRESH_S:
+            self._refreshed = now
+            self._gone += self.allowed.refresh()
+        gone, self._gone = self._gone, []
+        return gone
 
     def show_out(self, key: str, now: float) -> None:
         """Close every connection of a key, once it had time to read why."""
@@ -143,6 +145,9 @@ class Door:
         version, request = (*parts, b"", b"")[:2]
         asked = len(parts) == ZAP_PARTS and parts[2] == DOMAIN.encode() and parts[5] == b"CURVE"
         key = parts[6].hex() if asked else ""
+        if key and key not in self.allowed:
+            # It may have been allowed this very moment.
+            self._gone += self.allowed.refresh()
         if version == ZAP_VERSION and key in self.allowed:
             return [ZAP_VERSION, request, b"200", b"OK", key.encode(), b""]
         self._refuse(f"key {key[:16]}… from {parts[3].decode('ascii', 'replace')}" if asked else "no key")

@@ -89,8 +89,8 @@ class Ready(Message):
 class Load(Message):
     """Make a model resident. ``key`` is the host's digest of everything below; the same key twice is no work.
 
-    ``files`` maps an asset's role to a path on the worker's machine; ``threads`` 0 lets the backend choose. A worker
-    that serves a network finds files by ``model`` itself, and compares them with ``weights`` (SHA-256) if it is told.
+    ``files``: role to path on the worker's machine; ``threads`` 0: the backend chooses. A worker that serves a network
+    finds files by ``model`` itself, and compares them with ``weights`` (SHA-256) if it is told.
     """
 
     id: int = wire(integer)
@@ -107,7 +107,7 @@ class Load(Message):
 
 @dataclass(frozen=True)
 class Loaded(Message):
-    """A model is resident under ``load_id``; an empty one answers ``Unload``. Sizes in input pixels."""
+    """A model is resident under ``load_id`` (empty: ``Unload`` is done). Sizes in pixels; ``weights``: SHA-256."""
 
     id: int = wire(integer)
     load_id: str = wire(text)
@@ -122,6 +122,7 @@ class Loaded(Message):
     precision: str = wire(text, "fp32")
     dtypes: Tuple[str, ...] = wire(many(text), ("uint8", "float32"))
     seconds: float = wire(number, 0.0)
+    weights: str = wire(text, "")
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class Resident:
         """The backend starts to replace its model: from now on nothing is held."""
         self.request = self.loaded = None
 
-    def end(self, load_id: str, result: Optional[LoadResult], seconds: float) -> Tuple[Waiter, ...]:
+    def end(self, load_id: str, result: Optional[LoadResult], seconds: float, weights: str = "") -> Tuple[Waiter, ...]:
         """A load ended; who waited for it."""
         request, waiters = self.coming, tuple(self.waiters)
         self.coming = None
@@ -81,5 +81,6 @@ class Resident:
                 precision=result.precision,
                 dtypes=tuple(ITEM_SIZES),
                 seconds=seconds,
+                weights=weights,
             )
         return waiters

@@ -232,7 +232,7 @@ class Work:
         self._dispatch()
 
     def _load_ended(self, task: LoadTask, outcome: LoadEnded) -> None:
-        for waiter in self.resident.end(task.load_id, outcome.result, outcome.seconds):
+        for waiter in self.resident.end(task.load_id, outcome.result, outcome.seconds, outcome.weights):
             if outcome.failure is not None:
                 self._replies.fail(waiter.session, waiter.id, 0, outcome.failure)
             elif self.resident.loaded is not None:

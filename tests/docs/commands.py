@@ -15,6 +15,8 @@ SUBVERBS = {
     "backends": ("list", "info"),
     "models": ("list", "info", "pull", "verify", "import", "rm", "du", "gc", "pin"),
     "env": ("list", "prune"),
+    "worker": ("serve", "drain", "add", "list", "test", "rm"),
+    "key": ("show", "new", "allow", "revoke"),
 }
 
 

@@ -34,6 +34,9 @@ VERBS: list[tuple[list[str], set[int]]] = [
     (["models", "import", "{evil}", "--as", "hitsr-srf-x4"], {5}),
     (["ps"], {0}),
     (["stop", "--all"], {0}),
+    (["key", "show"], {0}),
+    (["worker", "list"], {0}),
+    (["worker", "drain"], {0}),
 ]
 
 PLANTED = {

@@ -63,6 +63,12 @@ DeviceOption: TypeAlias = Annotated[
     str,
     typer.Option("--device", "-d", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=RUNNING),
 ]
+OnOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--on", metavar="WHERE", help="Boxes, with commas; local is this machine, any is all.", rich_help_panel=RUNNING
+    ),
+]
 PrecisionOption: TypeAlias = Annotated[
     Literal["auto", "fp32", "fp16", "bf16"],
     typer.Option("--precision", metavar="P", help="auto, fp32, fp16 or bf16.", rich_help_panel=RUNNING),
@@ -131,6 +137,14 @@ def parse_device(text: str) -> str:
     if _DEVICE.fullmatch(word) is None:
         raise UsageError(f"no device is called {text!r}", hint="-d auto, cpu, cuda, cuda:N or mps")
     return word
+
+
+def parse_on(text: str | None) -> tuple[str, ...]:
+    """The places that --on names; UsageError where it names none."""
+    names = tuple(word for word in (part.strip() for part in (text or "").split(",")) if word)
+    if text is not None and not names:
+        raise UsageError("--on names no place", hint="a box that upx worker lists, local, or any")
+    return names
 
 
 def parse_settings(pairs: list[str] | None) -> dict[str, str]:

@@ -22,6 +22,7 @@ from upx.cli._options import (
     LicenceFlag,
     ModelOption,
     OfflineFlag,
+    OnOption,
     PrecisionOption,
     QuietFlag,
     ScaleOption,
@@ -32,6 +33,7 @@ from upx.cli._options import (
     WorkersOption,
     parse_device,
     parse_keep_alive,
+    parse_on,
     parse_settings,
     parse_tile,
     parse_workers,
@@ -101,6 +103,7 @@ def up(
     precision: PrecisionOption = "auto",
     workers: WorkersOption = "auto",
     keep_alive: KeepAliveOption = "5m",
+    on: OnOption = None,
     offline: OfflineFlag = False,
     trace: Annotated[
         Path | None,
@@ -132,6 +135,7 @@ def up(
         keep_alive=parse_keep_alive(keep_alive),
         params=parse_settings(settings),
         accept_licence=accept_licence,
+        on=parse_on(on),
     )
     options = JobOptions(
         tile=parse_tile(tile), overlap=overlap, seed=seed, format=format, quality=quality, on_exists=on_exists

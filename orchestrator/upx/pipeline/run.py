@@ -72,7 +72,7 @@ def run_job(
             out_size=(size[0] * scale, size[1] * scale),
             backend=job.route.backend.name,
             model=job.route.model.name,
-            model_sha256=job.model_sha256,
+            model_sha256=job.model_sha256 or capabilities.weights,
             scale=scale,
             device=capabilities.device,
             precision=capabilities.precision,

@@ -1,4 +1,4 @@
-"""The boxes that this machine knows: name, address and pinned key, one file ``<data>/boxes.json``, 0600."""
+"""The boxes that this machine knows: name, address and pinned key, one file ``<data>/keys/boxes.json``, 0600."""
 
 from __future__ import annotations
 

@@ -94,6 +94,7 @@ class KeyRing:
                 known = ", ".join(each.name for each in self.allowed()) or "nobody"
                 raise UsageError(f"nobody is allowed as {word!r}", hint=f"allowed are: {known}")
             keys = {each.key for each in gone}
+            gone = [each for each in self.allowed() if each.key in keys]
             left = [line for line in self._lines() if (parse_allowed(line) or ("",))[0] not in keys]
             write_private(self.list_path, "".join(f"{line}\n" for line in left))
         return gone
@@ -103,6 +104,8 @@ class KeyRing:
             return read_private(self.list_path).splitlines()
         except FileNotFoundError:
             return []
+        except ValueError as error:
+            raise UsageError(f"{self.list_path} is no text", hint="remove it, and allow the clients again") from error
 
     def _pair(self, which: Which) -> dict[str, str]:
         path = self.folder / f"{which}.json"

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from upx.errors import UsageError, WorkerError
+from upx.errors import UpxError, UsageError, WorkerError
 from upx.remote.keys import KeyRing
 from upx.serving.addresses import listen
 from upx.serving.worker import Facts, ServedWorker
@@ -27,16 +27,18 @@ if TYPE_CHECKING:
     from upx.serving.keeper import Keeper
     from upx.specs import BackendSpec
     from upx.workers.plan import WorkerPlan
+    from upx.workers.registry import WorkerInfo
 
 log = logging.getLogger("upx.serve")
 
 POLL_S = 0.1
-END_S = 6.0
+END_S, KILL_S = 6.0, 5.0
+BIND_S = 60.0
 DRAIN_S = 600.0
 
 
 class BoxServer:
-    """``plans``: one a device, in the order of the ports. ``run`` blocks; main thread only, which gets the signals."""
+    """``plans``: one a device, in the order of the ports. ``run`` blocks. Main thread only, which gets the signals."""
 
     def __init__(
         self,
@@ -57,6 +59,7 @@ class BoxServer:
         self._ending = threading.Event()
         self._renewing = threading.Event()
         self._renewer: threading.Thread | None = None
+        self._handlers: dict[int, Any] = {}
 
     def start(self) -> tuple[int, ...]:
         """Listen and start the workers; the ports. UsageError where nobody could enter, WorkerStartError."""
@@ -75,6 +78,8 @@ class BoxServer:
             ServedWorker(plan, facts, self._keeper, self._settings, listener=listener, number=number)
             for number, (plan, listener) in enumerate(zip(plans, self._listeners, strict=True))
         ]
+        # Before anybody can see that it serves: a signal that comes early ends it as one that comes late.
+        self._handlers = {number: signal.signal(number, self._told) for number in _signals()}
         now = time.monotonic()
         for each in self.workers:
             each.start(now)
@@ -84,7 +89,6 @@ class BoxServer:
 
     def run(self) -> int:
         """Keep the workers alive until the end; the exit status."""
-        before = {number: signal.signal(number, self._told) for number in _signals()}
         try:
             while not self._ending.wait(POLL_S):
                 self._turn()
@@ -92,7 +96,7 @@ class BoxServer:
                     break
         finally:
             self._end()
-            for number, handler in before.items():
+            for number, handler in self._handlers.items():
                 signal.signal(number, handler)
         return 0
 
@@ -111,47 +115,62 @@ class BoxServer:
 
     def _renew(self) -> None:
         """Give every worker the plan of now, and drain one after the other; ``poll`` starts each again."""
+        try:
+            plans = self._make_plans()
+        except (UpxError, OSError) as error:
+            log.error("the workers stay as they are: %s", error)  # noqa: TRY400  said in one line
+            return
         log.info("restarting the workers, one by one")
-        for each, plan in zip(self.workers, self._make_plans(), strict=True):
+        for each, plan in zip(self.workers, plans, strict=True):
             each.plan = plan
         self._renewer = threading.Thread(target=self._drain_each, name="upx-renew", daemon=True)
         self._renewer.start()
 
     def _drain_each(self) -> None:
         for each in self.workers:
-            info = each.info
-            if info is None or self._ending.is_set():
+            info = self._await_bound(each)
+            if info is None:
                 continue
             each.draining = True
             control.end_worker(info, self._settings, force=False, timeout=DRAIN_S)
-            self._await_start(each, info.pid)
+            # The next one goes when this one serves again: one device at a time is missing.
+            self._await_bound(each, after=info.pid)
 
-    def _await_start(self, worker: ServedWorker, pid: int) -> None:
-        """The next one goes when this one serves again: one device at a time is missing."""
-        until = time.monotonic() + 60.0
-        while time.monotonic() < until and not self._ending.wait(POLL_S):
+    def _await_bound(self, worker: ServedWorker, *, after: int = 0) -> WorkerInfo | None:
+        """Its entry once it has bound, by another process than ``after``; None where the box ends, or a minute passes.
+
+        One that only just starts is waited for as well: it may have been given the code of before.
+        """
+        until = time.monotonic() + BIND_S
+        while time.monotonic() < until and not self._ending.is_set():
             info = worker.info
-            if info is not None and info.pid != pid:
-                return
+            if info is not None and info.pid != after:
+                return info
+            self._ending.wait(POLL_S)
+        return None
 
     def _end(self) -> None:
         self._ending.set()
         for each in self.workers:
             each.draining = True
             each.signal(signal.SIGTERM)
-        until = time.monotonic() + END_S
-        while any(each.running for each in self.workers) and time.monotonic() < until:
-            for each in self.workers:
-                each.poll(time.monotonic(), restart=False)
-            time.sleep(0.02)
+        self._await_end(END_S)
         for each in self.workers:
             each.kill()
-            each.poll(time.monotonic(), restart=False)
+        # Gigabytes, and a GPU's, take their time to be given back.
+        self._await_end(KILL_S)
         for listener in self._listeners:
             listener.close()
         self._keeper.close()
         if any(each.running for each in self.workers):
             raise WorkerError("a worker does not end", hint="upx ps shows its process")
+
+    def _await_end(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while any(each.running for each in self.workers) and time.monotonic() < until:
+            for each in self.workers:
+                each.poll(time.monotonic(), restart=False)
+            time.sleep(0.02)
 
 
 def _signals() -> tuple[int, ...]:

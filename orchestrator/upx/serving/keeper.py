@@ -10,7 +10,7 @@ import logging
 import socket
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from upx.assets.find import Finder
 from upx.assets.licences import require_licence
@@ -97,8 +97,23 @@ def _safe(spec: BackendSpec, given: Mapping[str, ParameterValue]) -> dict[str, P
     return known
 
 
+def _question(line: bytes) -> dict[str, Any]:
+    """What a worker asks; ValueError for a line that is no question, whatever else it is."""
+    try:
+        question: Any = json.loads(line)
+        given: object = question["params"]
+    except (RecursionError, TypeError, KeyError) as error:
+        raise ValueError("no question") from error
+    if not isinstance(given, dict):
+        raise ValueError("no question")  # noqa: TRY004  one error for whatever is wrong with a line
+    return cast("dict[str, Any]", question)
+
+
 class Line:
-    """A worker's questions, answered on a thread of their own until its end of the socket is closed."""
+    """A worker's questions, answered on a thread of their own until its end of the socket is closed.
+
+    A line that is no question ends it: what writes such a thing is no worker of ours any more.
+    """
 
     def __init__(self, keeper: Keeper, device: str) -> None:
         self._keeper, self._device = keeper, device
@@ -114,7 +129,7 @@ class Line:
     def _serve(self) -> None:
         with self._ours, self._ours.makefile("rb") as lines, suppress(OSError, ValueError):
             while line := lines.readline(MAX_LINE):
-                self._say(self._answered(json.loads(line)))
+                self._say(self._answered(_question(line)))
 
     def _answered(self, question: dict[str, Any]) -> dict[str, Any]:
         done = threading.Event()

@@ -111,3 +111,5 @@ class Capabilities:
     precision: str = "fp32"
     # dtypes a tile may be sent in and asked back in.
     dtypes: tuple[str, ...] = ("uint8", "float32")
+    # SHA-256 of the weights' files, where the worker tells it.
+    weights: str = ""

@@ -7,7 +7,6 @@ session, or fits nothing that was asked is passed over.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from upx.specs import Capabilities, SizeRequirements
@@ -26,6 +25,7 @@ from upx.workers.happenings import (
     TileDone,
 )
 from upx.workers.sharing import Sharing
+from upx.workers.tiles import Answer
 from upx_protocol import messages as wire
 from upx_protocol.errors import ProtocolError
 from upx_protocol.version import NEWEST, OLDEST
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from upx.workers.channel import Channel
-    from upx.workers.plan import Timeouts, WorkerPlan
+    from upx.workers.plan import LoadPlan, Timeouts
     from upx.workers.state import Batch
     from upx.workers.tiles import Request
     from upx_protocol.arrays import Bytes
@@ -44,17 +44,6 @@ CLASSES = frozenset({"oom", "input", "fatal", "transient"})
 WRONG_LOAD = "load"
 # Sessions that may be lost without a tile between them.
 MOST_FORGOTTEN = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One tile's result as it came: its description, its memory, its share of compute time in seconds."""
-
-    buffer: wire.Buffer
-    part: Bytes
-    seconds: float
-    worker: str
-    scale: int
 
 
 class Conversation:
@@ -67,7 +56,7 @@ class Conversation:
         self,
         worker: int,
         name: str,
-        plan: WorkerPlan,
+        plan: LoadPlan,
         channel: Channel,
         *,
         timeouts: Timeouts,
@@ -83,6 +72,8 @@ class Conversation:
         self.failure: wire.Failed | None = None
         self.left = False
         self.mangled = 0
+        # Of all workers of its box, where it is one's.
+        self.ports: tuple[int, ...] = ()
         self.capabilities: Capabilities | None = None
         self._session = ""
         self._load_id = ""
@@ -112,7 +103,7 @@ class Conversation:
     def greet(self, now: float) -> None:
         """Ask for a session."""
         self.phase, self._session, self._load_number = "greeting", "", -1
-        self.deadline = now + self._timeouts.hello
+        self.deadline = now + (self._timeouts.far_hello if self._plan.place else self._timeouts.hello)
         self.shared.close()
         hello = wire.Hello(
             self._next(), OLDEST, NEWEST, self.shared.features, f"upx {os.getpid()}", self._plan.env, self._plan.build
@@ -151,7 +142,7 @@ class Conversation:
         self.say(
             wire.Load(
                 self._load_number, plan.load_key, plan.model, dict(plan.files), plan.device, plan.precision,
-                plan.threads, dict(plan.params), deadline_ms=int(self._timeouts.load * 1000),
+                plan.threads, dict(plan.params), int(self._timeouts.load * 1000), plan.weights,
             )
         )  # fmt: skip
 
@@ -188,7 +179,10 @@ class Conversation:
     def _welcome(self, message: wire.Welcome, now: float) -> None:
         if self.phase != "greeting" or message.id != self._number:
             return
-        self._session = message.session
+        if self._plan.place and message.backend != self._plan.backend:
+            self.refused = wire.Reject(message.id, "identity", f"it serves {message.backend}, not {self._plan.backend}")
+            return
+        self._session, self.ports = message.session, message.ports
         self._credit = (message.credit_tiles, message.credit_bytes)
         offer = self.shared.begin(message.features, self._next())
         if offer is not None:
@@ -200,6 +194,9 @@ class Conversation:
             if not self._session or session != self._session:
                 return []
             return self._again(now, message)
+        if message.reason == "revoked":
+            self.phase, self.refused = "loading", message
+            return [SessionLost(now, self.worker)]
         if message.reason == "credit":
             self.shared.refused(message.id)
             return [BatchRefused(now, self.worker, message.id)] if self.phase == "serving" else []
@@ -235,9 +232,9 @@ class Conversation:
         self.phase, self._load_id = "serving", message.load_id
         size = SizeRequirements(message.minimum, message.multiple_of, message.square, message.fixed)
         self.capabilities = Capabilities(
-            message.scale, size, message.device, message.device_name, message.precision, message.dtypes
+            message.scale, size, message.device, message.device_name, message.precision, message.dtypes, message.weights
         )
-        return [Serving(now, self.worker, *self._credit)]
+        return [Serving(now, self.worker, *self._credit, far=bool(self._plan.place))]
 
     def _failed(self, message: wire.Failed, now: float) -> list[Happening]:
         if self.phase == "loading":

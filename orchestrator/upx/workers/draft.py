@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from upx.workers.actions import Action, Deliver, FailTile, GaveUp, Requeued, SendBatch, StartWorker
+from upx.workers.actions import Action, Deliver, FailTile, GaveUp, Requeued, SendBatch, SendCancel, StartWorker
 from upx.workers.state import Batch, Cause, Sent, State, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Batches that a worker has at a time: one that it computes, one that is there when it ends.
-DEPTH = 2
+# How long a batch may be on its way before an idle worker gets a copy; longer while nothing of its size is known.
+HEDGE_S, HEDGE_UNSEEN_S = 1.0, 10.0
 # A tile that killed so many workers is poison.
 POISON = 2
 
@@ -38,6 +38,8 @@ class Draft:
     def freeze(self) -> State:
         """The next state: whatever follows from any change is done here."""
         self._dispatch()
+        if self.state.varied and not self.queue:
+            self._hedge()
         self._staff()
         return self.state._replace(queue=tuple(self.queue), workers=dict(self.workers))
 
@@ -59,6 +61,20 @@ class Draft:
         sent = tuple(new if s is old else s for s in have.sent)
         self.workers[worker] = have._replace(sent=tuple(s for s in sent if s is not None), progress=self.now)
 
+    def twins(self, worker: int, batch: int) -> list[tuple[int, Sent]]:
+        """The copies of a worker's batch that others have, and that still count."""
+        return [
+            (other.id, sent)
+            for other in (self.workers.values() if self.state.varied else ())
+            for sent in other.sent
+            if other.id != worker and sent.batch.id == batch and not sent.dropped
+        ]
+
+    def drop(self, worker: int, sent: Sent) -> None:
+        """Nobody needs what a worker has any more; its end is still to come, and gives the credit back."""
+        self.put(worker, sent, sent._replace(dropped=True))
+        self.actions.append(SendCancel(worker, sent.batch.id, sent.batch.attempt))
+
     def fail(self, batch: Batch, cause: Cause, message: str, error: Exception | None = None) -> None:
         """Fail every tile of a batch that has no answer."""
         self.actions.extend(FailTile(tile, cause, message, error) for tile in batch.open)
@@ -79,6 +95,8 @@ class Draft:
         have = self.workers[worker]
         self.workers[worker] = have._replace(sent=())
         sent = [item for item in have.sent if not item.dropped and item.batch.open]
+        # What another computes as well is not lost.
+        sent = [item for item in sent if not self.twins(worker, item.batch.id)]
         suspects = [item for item in sent if item.started is not None] if blame else []
         # A report of a start can die with its worker. Then the first batch is tried with nothing beside it, and
         # blamed if that worker dies too.
@@ -137,6 +155,10 @@ class Draft:
         if others:
             self.note(limit=others)
             return
+        if self.state.varied and self.state.limit > 1:
+            # Another machine may do what this one cannot.
+            self.note(limit=self.state.limit - 1)
+            return
         for batch in self.queue:
             self.fail(batch, "lost", reason, error)
         self.queue.clear()
@@ -159,8 +181,31 @@ class Draft:
             else:
                 self._send(worker, batch)
 
+    def _hedge(self) -> None:
+        """Nothing waits: who is idle computes once more what another has had for too long, and the faster counts."""
+        for worker in list(self.workers.values()):
+            late = None if worker.sent else self._overdue(worker)
+            if late is not None and self._takes(worker, late.batch):
+                self._send(worker, late.batch)
+
+    def _overdue(self, idle: Worker) -> Sent | None:
+        """The oldest batch that is worth a second copy: one link, or both, may be slow."""
+        found = [
+            sent
+            for other in self.workers.values()
+            for sent in other.sent
+            if (other.far or idle.far) and not sent.dropped and not sent.batch.alone
+            and self.now - sent.at > self._late_after(sent.batch) and not self.twins(other.id, sent.batch.id)
+        ]  # fmt: skip
+        return min(found, key=lambda sent: sent.at, default=None)
+
+    def _late_after(self, batch: Batch) -> float:
+        """Seconds after which a batch is late: twice what most of its size took, and a second at least."""
+        seen = sorted(self.state.seen.get(batch.pixels, ()))
+        return max(HEDGE_S, 2 * seen[len(seen) // 2]) if seen else HEDGE_UNSEEN_S
+
     def _has_room(self) -> bool:
-        return any(worker.phase == "serving" and len(worker.sent) < DEPTH for worker in self.workers.values())
+        return any(worker.phase == "serving" and len(worker.sent) < worker.depth for worker in self.workers.values())
 
     def _worker_for(self, batch: Batch) -> Worker | None:
         fitting = [worker for worker in self.workers.values() if self._takes(worker, batch)]
@@ -171,7 +216,7 @@ class Draft:
             return False
         if batch.alone and worker.sent:
             return False
-        if len(worker.sent) >= DEPTH or any(sent.batch.alone for sent in worker.sent):
+        if len(worker.sent) >= worker.depth or any(sent.batch.alone for sent in worker.sent):
             return False
         # A lone tile is always in credit while nothing else is there, however large.
         lone = worker.tiles >= worker.most_tiles and not worker.sent

@@ -23,7 +23,7 @@ from upx_protocol.version import NEWEST, OLDEST
 
 if TYPE_CHECKING:
     from upx.workers.logs import LogFile
-    from upx.workers.plan import WorkerPlan
+    from upx.workers.plan import LoadPlan
     from upx.workers.state import Cause
     from upx_protocol.messages import Failed, Reject
 
@@ -46,8 +46,10 @@ def last_line(log: LogFile | None) -> str:
     return f": {tail[0].strip()[:LONGEST_LINE]}" if tail else ""
 
 
-def start_failed(plan: WorkerPlan, reason: str, log: LogFile | None = None) -> UpxError:
+def start_failed(plan: LoadPlan, reason: str, log: LogFile | None = None) -> UpxError:
     """A worker that never came to serve."""
+    if plan.place:
+        return refused(plan.place, _line(reason))
     error = WorkerStartError(
         f"the worker of {plan.backend} did not start: {_line(reason)}",
         hint=f"upx doctor checks its environment; upx setup {plan.backend} --repair mends it",
@@ -70,7 +72,12 @@ def unreachable(place: str, why: str) -> WorkerStartError:
     return WorkerStartError(f"{place} cannot be reached: {why}", hint=f"is it on, and serving? upx worker test {place}")
 
 
-def lost(plan: WorkerPlan, reason: str, log: LogFile | None = None) -> UpxError:
+def refused(place: str, reason: str) -> WorkerStartError:
+    """A box that answers and does not serve us."""
+    return WorkerStartError(f"{place} does not serve us: {reason}", hint=f"upx worker test {place} says how it is")
+
+
+def lost(plan: LoadPlan, reason: str, log: LogFile | None = None) -> UpxError:
     """Workers that died or hung again and again."""
     error = WorkerLostError(
         f"the worker of {plan.backend} was lost and none could take over: {_line(reason)}",
@@ -79,7 +86,7 @@ def lost(plan: WorkerPlan, reason: str, log: LogFile | None = None) -> UpxError:
     return with_words(error, log)
 
 
-def load_failed(plan: WorkerPlan, failed: Failed, log: LogFile | None = None) -> UpxError:
+def load_failed(plan: LoadPlan, failed: Failed, log: LogFile | None = None) -> UpxError:
     """A worker that says why it cannot import its backend or load its model."""
     message = _line(failed.message)
     if failed.failure == "oom":
@@ -94,7 +101,7 @@ def load_failed(plan: WorkerPlan, failed: Failed, log: LogFile | None = None) ->
     return start_failed(plan, message, log)
 
 
-def version(plan: WorkerPlan, reject: Reject) -> UpxError:
+def version(plan: LoadPlan, reject: Reject) -> UpxError:
     """A worker of another protocol version; names both ranges."""
     theirs = f"{reject.protocol_min} to {reject.protocol_max}"
     return ProtocolVersionError(
@@ -103,7 +110,7 @@ def version(plan: WorkerPlan, reject: Reject) -> UpxError:
     )
 
 
-def of_tile(plan: WorkerPlan, cause: Cause, message: str, *, tile: str) -> UpxError:
+def of_tile(plan: LoadPlan, cause: Cause, message: str, *, tile: str) -> UpxError:
     """Why one tile failed. ``tile`` names it for people."""
     message = _line(message)
     if cause == "oom":

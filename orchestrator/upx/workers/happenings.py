@@ -39,6 +39,13 @@ class JobCancelled(Happening):
 
 
 @dataclass(frozen=True, slots=True)
+class Widened(Happening):
+    """There is room for so many workers in all: a box has more of them, or is worth another try."""
+
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tick(Happening):
     """Time has passed."""
 
@@ -52,10 +59,11 @@ class FromWorker(Happening):
 
 @dataclass(frozen=True, slots=True)
 class Serving(FromWorker):
-    """The model is resident; so much may be in flight."""
+    """The model is resident; so much may be in flight. ``far``: on another machine."""
 
     tiles: int
     bytes: int
+    far: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,12 +34,23 @@ CREDIT_TILES = 64
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A worker that has bound. ``keys``: the hosts' pair where its endpoint is tcp."""
+    """A worker that has bound. ``keys``: what this host shows to it where its endpoint is tcp.
 
-    info: WorkerInfo
+    ``info``: its registry entry; None on another machine.
+    """
+
+    name: str
+    endpoint: str
+    curve_public: str
     process: process.Process
     adopted: bool
     keys: ClientKeys | None
+    info: WorkerInfo | None = None
+
+    @property
+    def leaving(self) -> bool:
+        """Whether nobody can find it any more; not known of another machine."""
+        return self.info is not None and not registry.present(self.info.path, self.info.inode)
 
 
 class Launch:
@@ -88,6 +99,11 @@ class Launch:
                 f"no worker of {self._plan.backend} can be started: {where}: {error.strerror or error}",
                 hint=f"check space and permissions of {self._settings.state_dir}",
             ) from error
+
+    def patient(self, now: float) -> bool:
+        """Whether to look for another when the one that was found does not answer; here a new one is started."""
+        del now
+        return False
 
     def give_back(self) -> None:
         """Release the process if it was not handed over."""
@@ -248,7 +264,7 @@ class Launch:
         keys = None
         if info.endpoint.startswith("tcp:"):
             keys = endpoints.curve_keys(self._settings, channel.new_key_pair)[1]
-        return Found(info, worker, adopted, keys)
+        return Found(info.name, info.endpoint, info.curve_public, worker, adopted, keys, info)
 
     def _vanished(self, reason: str) -> None:
         """Not ours: look on. Ours: it failed."""

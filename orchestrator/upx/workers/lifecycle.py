@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from upx.workers.actions import Action, KillWorker, SendCancel, SendPing
+from upx.workers import deadlines
+from upx.workers.actions import Action, SendCancel
 from upx.workers.draft import Draft
 from upx.workers.happenings import (
     BatchCancelled,
@@ -30,6 +31,7 @@ from upx.workers.happenings import (
     Tick,
     TileDone,
     Wanted,
+    Widened,
 )
 from upx.workers.state import Batch, Sent, State, Worker
 
@@ -38,9 +40,9 @@ if TYPE_CHECKING:
 
 # Durations kept per size of batch: their largest stands for the 99th percentile.
 REMEMBERED = 64
-# A pause of the whole host (suspended, stopped by ^Z, starved): deadlines do not run while nobody listens.
-PAUSE_S = 3.0
 REST_S = 0.25
+# A pause between two batches that is more than a network's jitter, and the most batches for a worker far away.
+IDLE_S, DEEPEST = 0.005, 16
 
 
 def step(state: State, happening: Happening) -> tuple[State, list[Action]]:
@@ -49,13 +51,6 @@ def step(state: State, happening: Happening) -> tuple[State, list[Action]]:
     HANDLERS[type(happening)](draft, happening)
     frozen = draft.freeze()
     return frozen, draft.actions
-
-
-def busy_deadline(state: State, batch: Batch) -> float:
-    """Seconds that a started batch may take."""
-    t = state.timeouts
-    seen = state.seen.get(batch.pixels)
-    return max(t.busy, t.busy_factor * max(seen)) if seen else max(t.busy, t.busy_first)
 
 
 # --- the host's side ---------------------------------------------------------------------------------------------
@@ -78,10 +73,15 @@ def _job_cancelled(draft: Draft, it: JobCancelled) -> None:
         draft.queue.remove(batch)
         draft.fail(batch, "cancelled", "cancelled")
     for worker in list(draft.workers.values()):
-        for sent in [s for s in worker.sent if s.batch.job == it.job and not s.dropped]:
+        for sent in [s for s in draft.workers[worker.id].sent if s.batch.job == it.job and not s.dropped]:
+            for other, twin in draft.twins(worker.id, sent.batch.id):
+                draft.drop(other, twin)
             draft.fail(sent.batch, "cancelled", "cancelled")
-            draft.put(worker.id, sent, sent._replace(dropped=True))
-            draft.actions.append(SendCancel(worker.id, sent.batch.id, sent.batch.attempt))
+            draft.drop(worker.id, sent)
+
+
+def _widened(draft: Draft, it: Widened) -> None:
+    draft.note(limit=max(draft.state.limit, it.limit), varied=True)
 
 
 # --- one worker's answers ----------------------------------------------------------------------------------------
@@ -91,6 +91,15 @@ def _batch_started(draft: Draft, it: BatchStarted) -> None:
     sent = draft.find(it.worker, it.batch, it.attempt)
     if sent is not None and sent.started is None:
         draft.put(it.worker, sent, sent._replace(started=draft.now))
+        _deepen(draft, it.worker, sent)
+
+
+def _deepen(draft: Draft, number: int, sent: Sent) -> None:
+    """A worker far away that had nothing to do while its next batch was on the way is given more at a time."""
+    worker = draft.workers[number]
+    idle = draft.now - worker.finished
+    if worker.far and sent.at < worker.finished and idle > IDLE_S:
+        draft.workers[number] = worker._replace(depth=min(worker.depth + 1, DEEPEST))
 
 
 def _tile_done(draft: Draft, it: TileDone) -> None:
@@ -101,7 +110,10 @@ def _tile_done(draft: Draft, it: TileDone) -> None:
         return
     draft.deliver(sent, it.index, it.payload)
     batch = sent.batch._replace(done=sent.batch.done | {it.index})
+    for other, twin in [] if sent.dropped else draft.twins(it.worker, batch.id):
+        _answered_elsewhere(draft, other, twin, batch)
     draft.put(it.worker, sent, sent._replace(batch=batch) if batch.open else None)
+    draft.workers[it.worker] = draft.workers[it.worker]._replace(finished=draft.now)
     draft.note(failures=0)
     if not batch.open:
         # Quicker than anybody looked whether it was begun: no longer than since it was sent.
@@ -110,13 +122,23 @@ def _tile_done(draft: Draft, it: TileDone) -> None:
         draft.note(seen={**draft.state.seen, batch.pixels: took[-REMEMBERED:]})
 
 
+def _answered_elsewhere(draft: Draft, worker: int, twin: Sent, batch: Batch) -> None:
+    """A copy of a batch whose tile another worker has answered."""
+    draft.put(worker, twin, twin._replace(batch=batch, dropped=not batch.open))
+    if not batch.open:
+        draft.actions.append(SendCancel(worker, twin.batch.id, twin.batch.attempt))
+
+
 def _batch_failed(draft: Draft, it: BatchFailed) -> None:
     sent = draft.find(it.worker, it.batch, it.attempt)
     if sent is None:
         return
     draft.put(it.worker, sent, None)
-    if sent.dropped:
+    twins = draft.twins(it.worker, it.batch)
+    if sent.dropped or (it.cause == "transient" and twins):
         return
+    for other, twin in twins:
+        draft.drop(other, twin)
     if it.cause == "transient":
         _again_later(draft, it.worker, sent.batch, it.message)
     else:
@@ -138,7 +160,7 @@ def _batch_cancelled(draft: Draft, it: BatchCancelled) -> None:
     if sent is None:
         return
     draft.put(it.worker, sent, None)
-    if not sent.dropped:
+    if not sent.dropped and not draft.twins(it.worker, it.batch):
         # It dropped what nobody had cancelled; the tiles are still wanted.
         draft.requeue(it.worker, [sent.batch])
 
@@ -151,7 +173,7 @@ def _batch_refused(draft: Draft, it: BatchRefused) -> None:
     draft.put(it.worker, sent, None)
     # It was not charged.
     _credited(draft, Credited(it.now, it.worker, len(sent.batch.tiles), sent.batch.nbytes))
-    if not sent.dropped:
+    if not sent.dropped and not draft.twins(it.worker, it.batch):
         _again_later(draft, it.worker, sent.batch, "the worker has no room for it")
 
 
@@ -183,7 +205,7 @@ def _serving(draft: Draft, it: Serving) -> None:
     if worker is not None and worker.phase == "starting":
         tiles = max(1, it.tiles)
         draft.workers[it.worker] = Worker(
-            it.worker, "serving", tiles, it.bytes, tiles, it.bytes, pinged=draft.now, progress=draft.now
+            it.worker, "serving", tiles, it.bytes, tiles, it.bytes, pinged=draft.now, progress=draft.now, far=it.far
         )
         draft.note(wanted=False)
 
@@ -217,68 +239,12 @@ def _died(draft: Draft, it: Died) -> None:
         draft.count_failure(limit=draft.state.timeouts.deaths, reason=it.reason)
 
 
-# --- time --------------------------------------------------------------------------------------------------------
-
-
-def _tick(draft: Draft, it: Tick) -> None:
-    pause = it.now - draft.state.ticked
-    if draft.state.ticked and pause > PAUSE_S:
-        _forgive(draft, pause)
-    draft.note(ticked=it.now)
-    for worker in list(draft.workers.values()):
-        if worker.phase in {"serving", "leaving"}:
-            _watch(draft, worker)
-
-
-def _forgive(draft: Draft, pause: float) -> None:
-    for worker in list(draft.workers.values()):
-        draft.workers[worker.id] = worker._replace(
-            pinged=worker.pinged + pause, unanswered=0, progress=worker.progress + pause,
-            sent=tuple(s._replace(started=None if s.started is None else s.started + pause) for s in worker.sent),
-        )  # fmt: skip
-
-
-def _watch(draft: Draft, worker: Worker) -> None:
-    late = next((sent for sent in worker.sent if _is_late(draft, sent)), None)
-    t = draft.state.timeouts
-    if late is not None:
-        limit = busy_deadline(draft.state, late.batch)
-        _kill(draft, worker, f"a tile took more than {limit:g} s", blame=True)
-    elif worker.sent and not worker.started and draft.now - worker.progress > _patience(draft, worker):
-        _kill(draft, worker, "a tile was not begun in time", blame=False)
-    elif draft.now - worker.pinged >= t.ping:
-        # A C call that holds the interpreter keeps it from answering: a started batch has its own deadline.
-        if worker.unanswered >= t.misses and not worker.started:
-            _kill(draft, worker, f"{worker.unanswered} pings were not answered", blame=False)
-            return
-        draft.workers[worker.id] = worker._replace(pinged=draft.now, unanswered=worker.unanswered + 1)
-        draft.actions.append(SendPing(worker.id))
-
-
-def _is_late(draft: Draft, sent: Sent) -> bool:
-    return sent.started is not None and draft.now - sent.started > busy_deadline(draft.state, sent.batch)
-
-
-def _patience(draft: Draft, worker: Worker) -> float:
-    return max(busy_deadline(draft.state, sent.batch) for sent in worker.sent)
-
-
-def _kill(draft: Draft, worker: Worker, reason: str, *, blame: bool) -> None:
-    """End a worker, or leave it to the other hosts that it still answers."""
-    abandon = worker.hosts > 1 and worker.unanswered <= 1
-    counts = bool(worker.sent)
-    draft.lose(worker.id, blame=blame)
-    draft.workers[worker.id] = draft.workers[worker.id]._replace(phase="ending")
-    draft.actions.append(KillWorker(worker.id, reason, abandon))
-    if counts and not draft.poisoned:
-        draft.count_failure(limit=draft.state.timeouts.deaths, reason=reason)
-
-
 HANDLERS: dict[type[Happening], Callable[[Draft, Any], None]] = {
     Submitted: _submitted,
     Wanted: _wanted,
     JobCancelled: _job_cancelled,
-    Tick: _tick,
+    Tick: deadlines.tick,
+    Widened: _widened,
     Serving: _serving,
     StartFailed: _start_failed,
     SessionLost: _session_lost,

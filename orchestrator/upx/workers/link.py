@@ -9,12 +9,11 @@ Belongs to the I/O thread; no call waits. What it learns goes to the lifecycle a
 
 from __future__ import annotations
 
-import signal
 import time
 from typing import TYPE_CHECKING, Literal
 
 from upx.errors import UpxError
-from upx.workers import faults, registry, ring, verdict
+from upx.workers import faults, ring, verdict
 from upx.workers.conversation import Conversation
 from upx.workers.events import WorkerDied, WorkerReady
 from upx.workers.happenings import Died, Happening, Serving, StartFailed
@@ -26,9 +25,10 @@ if TYPE_CHECKING:
     from upx.specs import Capabilities
     from upx.workers.channel import Channel, Hub
     from upx.workers.events import Event
+    from upx.workers.far import FarLaunch
     from upx.workers.launch import Found, Launch
     from upx.workers.logs import LogFile
-    from upx.workers.plan import Timeouts, WorkerPlan
+    from upx.workers.plan import LoadPlan, Timeouts
     from upx.workers.process import Process
 
 # After the first sign of a death, the others (last messages, exit status) have so long to arrive.
@@ -43,8 +43,8 @@ class Link:
     def __init__(
         self,
         number: int,
-        plan: WorkerPlan,
-        launch: Launch,
+        plan: LoadPlan,
+        launch: Launch | FarLaunch,
         hub: Hub,
         *,
         timeouts: Timeouts,
@@ -82,7 +82,7 @@ class Link:
     @property
     def name(self) -> str:
         """The worker's name."""
-        return self._found.info.name if self._found is not None else self._name
+        return self._found.name if self._found is not None else self._name
 
     @property
     def capabilities(self) -> Capabilities | None:
@@ -122,14 +122,16 @@ class Link:
             return self._fail(now, str(error), error)
         if found is not None:
             self._found, self.process, self._phase = found, found.process, "talking"
-            self._channel = self._hub.connect(found.info.endpoint, server_key=found.info.curve_public, keys=found.keys)
+            self._channel = self._hub.connect(
+                found.endpoint, server_key=found.curve_public, keys=found.keys, far=self._plan.far
+            )
             if self.process.pidfd >= 0:
                 self._watched = self.process.pidfd
                 self._hub.watch(self._watched)
             self.talk = Conversation(
-                self.number, found.info.name, self._plan, self._channel,
+                self.number, found.name, self._plan, self._channel,
                 timeouts=self._timeouts, report=self._report, leaving=self._is_leaving,
-                share=self._plan.share and ring.possible(found.info.endpoint),
+                share=self._plan.share and ring.possible(found.endpoint),
             )  # fmt: skip
             self.talk.greet(now)
         return []
@@ -139,14 +141,13 @@ class Link:
         return self._found is not None and self._found.adopted
 
     def _is_leaving(self) -> bool:
-        found = self._found
-        return found is not None and not registry.present(found.info.path, found.info.inode)
+        return self._found is not None and self._found.leaving
 
     def _look_on(self) -> None:
         """The worker is of no use to us: let it live and look for another."""
         self._close()
         self._launch.again()
-        self._phase, self._noticed = "launching", 0.0
+        self._phase, self._noticed, self.error = "launching", 0.0, None
 
     # Talking
 
@@ -172,7 +173,7 @@ class Link:
         )
         if found.what == "greet":
             self.talk.greet(now)
-        elif found.what == "look on":
+        elif found.what == "look on" or (found.what == "kill" and not found.lasting and self._launch.patient(now)):
             self._look_on()
         elif found.what != "wait":
             drain = found.what == "drain" and not self._plan.tied
@@ -202,7 +203,7 @@ class Link:
         if self.process is None or self._phase != "talking":
             return
         self._reason = reason
-        if abandon:
+        if abandon or self._plan.far:
             self.bye()
             self._noticed = -1.0
         else:
@@ -228,25 +229,30 @@ class Link:
             return []
         self._noticed = self._noticed or now
         self._unwatch()
-        if not (gone and ended) and now - self._noticed < WAKE_S:
+        if not (gone and (ended or self._plan.far)) and now - self._noticed < WAKE_S:
             return []
         happened = self._hear(now, everything=True)
         happened += self.talk.look(now) if self.talk is not None else []
         removed, goodbye = self._is_leaving(), self.talk is not None and self.talk.left
         purpose = verdict.blameless(status=self.process.status, said_goodbye=goodbye, entry_removed=removed)
-        return happened + self._bury(now, ended or "it closed the connection", blame=not purpose)
+        # Whether it died or the link did cannot be told from here.
+        blame = not purpose and not self._plan.far
+        why = self._channel.why if self._plan.far and self._channel is not None else ""
+        return happened + self._bury(now, ended or why or "it closed the connection", blame=blame)
 
     def _bury(self, now: float, reason: str, *, blame: bool) -> list[Happening]:
         unserved = self._phase == "talking" and (self.talk is None or self.talk.phase != "serving")
-        if unserved and self._adopted:
+        said = verdict.epitaph(self._plan, reason, self.log, unserved=unserved, blame=blame)
+        if unserved and (self._adopted or (not said.final and self._launch.patient(now))):
             self._look_on()
             return []
-        words = reason + (faults.last_line(self.log) if blame or unserved else "")
         if self.error is None:
-            self.error = (faults.start_failed if unserved else faults.lost)(self._plan, words, self.log)
-            self._report(WorkerDied(self.name, words))
+            self.error = said.error
+            self._report(WorkerDied(self.name, said.words))
         self._close()
-        return [StartFailed(now, self.number, words)] if unserved else [Died(now, self.number, words, blame)]
+        if unserved:
+            return [StartFailed(now, self.number, said.words, self.error if said.final else None)]
+        return [Died(now, self.number, said.words, blame)]
 
     def _unwatch(self) -> None:
         if self._watched >= 0:
@@ -286,11 +292,7 @@ class Link:
         process = self.process
         ours = process is not None and process.ours and self._plan.tied
         if ours and process is not None and not process.ended() and share < 1:
-            # Bye, then SIGTERM, then SIGKILL: a tile that takes minutes must not keep its host from ending.
-            if share > 0.4:  # noqa: PLR2004  the ladder's second step
-                process.kill()
-            elif share > 0.2:  # noqa: PLR2004  the ladder's first step
-                process.signal(signal.SIGTERM)
+            process.urge(share)
             return False
         self._close()
         return True

@@ -18,44 +18,73 @@ def _digest(*facts: object) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerPlan:
-    """Everything that decides which worker serves a job, and how to start one.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadPlan:
+    """What a worker is to load, wherever it is.
 
-    ``module`` is the adapter's full name ("upx_backends.span.worker"), ``stage`` the folder that holds boot.py,
-    ``build`` the digest of the staged code, ``env`` the environment's fingerprint, ``environ`` the child's complete
-    environment. ``env_lock``: a file on which a shared lock is held while a worker lives. ``weights`` is the digest
-    of ``files``; ``params`` are those that a load needs. ``workers``: at most so many at a time. ``keep_alive``:
-    0 ties a worker to this host, None keeps it for ever, else it leaves after so many seconds without a host.
-    ``memory``: bytes that one worker needs, 0 where unknown. ``share``: tiles lie in memory that host and worker
-    both map, where the system has it.
+    ``env`` and ``build``: the environment's fingerprint and the digest of the staged code, empty for any. ``files``:
+    role to path, empty for a worker of another machine, which finds its own; ``weights``: their digest, empty for any.
+    ``params`` are those that a load needs. ``workers``: at most so many at a time. ``keep_alive``: 0 ties a worker to
+    this host, None keeps it for ever, else it leaves after so many seconds without a host. ``share``: tiles lie in
+    memory that host and worker both map, where the system has it. ``place``: the name of another machine.
     """
 
     backend: str
-    module: str
-    python: Path
-    stage: Path
-    build: str
     model: str
     env: str = ""
-    env_lock: Path | None = None
-    environ: Mapping[str, str] = field(default_factory=dict[str, str])
+    build: str = ""
     files: Mapping[str, str] = field(default_factory=dict[str, str])
     weights: str = ""
     device: str = "cpu"
-    device_identity: str = "cpu"
     precision: str = "fp32"
     threads: int = 0
     params: Mapping[str, ParameterValue] = field(default_factory=dict[str, "ParameterValue"])
     workers: int = 1
     keep_alive: float | None = 0
-    memory: int = 0
     share: bool = True
+    place: str = ""
 
     @property
     def tied(self) -> bool:
         """Whether a worker dies with this host."""
         return self.keep_alive == 0
+
+    @property
+    def far(self) -> bool:
+        """Whether a worker is on another machine."""
+        return bool(self.place)
+
+    @property
+    def load_key(self) -> str:
+        """The digest of everything that a ``Load`` says; the same key twice is no work. SHA-256 in hex."""
+        return _digest(
+            self.model, self.weights, dict(self.files), self.device, self.precision, self.threads, dict(self.params)
+        )
+
+    def at(self, place: str, *, precision: str) -> LoadPlan:
+        """The same load on another machine, which knows its files and devices itself."""
+        return LoadPlan(
+            backend=self.backend, model=self.model, weights=self.weights, device="", precision=precision,
+            params=self.params, keep_alive=None, share=False, place=place,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerPlan(LoadPlan):
+    """Everything that decides which worker of this machine serves a job, and how to start one.
+
+    ``module`` is the adapter's full name ("upx_backends.span.worker"), ``stage`` the folder that holds boot.py,
+    ``environ`` the child's complete environment. ``env_lock``: a file on which a shared lock is held while a worker
+    lives. ``memory``: bytes that one worker needs, 0 where unknown.
+    """
+
+    module: str
+    python: Path
+    stage: Path
+    env_lock: Path | None = None
+    environ: Mapping[str, str] = field(default_factory=dict[str, str])
+    device_identity: str = "cpu"
+    memory: int = 0
 
     @property
     def identity(self) -> str:
@@ -64,13 +93,6 @@ class WorkerPlan:
             self.backend, self.env, self.build, self.device_identity, self.weights, self.precision, self.threads,
             dict(self.params),
         )  # fmt: skip
-
-    @property
-    def load_key(self) -> str:
-        """The digest of everything that a ``Load`` says; the same key twice is no work. SHA-256 in hex."""
-        return _digest(
-            self.model, self.weights, dict(self.files), self.device, self.precision, self.threads, dict(self.params)
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +106,9 @@ class Timeouts:
     restart, doubled by each further one up to ``backoff_most``. ``starts``: give up after so many starts in a row
     that never served; ``deaths``: after so many deaths in a row without one tile done (a poison tile needs three
     when the report of its start died with the worker). ``retries``: tries of a batch that fails as "transient".
+
+    Of boxes: ``far_hello``, ``far_ping`` and ``far_misses`` as above; ``reach``: how long one that never served is
+    tried, ``away``: one that did; ``far_backoff_most``: the longest pause between two tries.
     """
 
     hello: float = 2.0
@@ -100,3 +125,9 @@ class Timeouts:
     deaths: int = 4
     retries: int = 5
     evict: float = 10.0
+    far_hello: float = 10.0
+    far_ping: float = 5.0
+    far_misses: int = 3
+    far_backoff_most: float = 32.0
+    reach: float = 15.0
+    away: float = 90.0

@@ -16,10 +16,11 @@ import numpy as np
 from upx.errors import ParameterError, WorkerError, WorkerStartError
 from upx.futures import wait_for
 from upx.workers.channel import default_transport
-from upx.workers.draft import DEPTH
 from upx.workers.happenings import JobCancelled, Submitted, Wanted
 from upx.workers.launch import Launch
-from upx.workers.plan import Timeouts
+from upx.workers.plan import Timeouts, WorkerPlan
+from upx.workers.seats import Seats
+from upx.workers.state import DEPTH
 from upx.workers.supervisor import Supervisor
 from upx.workers.tiles import Tile, TileResult
 
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from upx.trace import TileTrace
     from upx.workers.endpoints import Transport
     from upx.workers.events import Event
-    from upx.workers.plan import WorkerPlan
+    from upx.workers.far import FarSite
+    from upx.workers.plan import LoadPlan
     from upx_protocol.messages import Scalar
 
 MOST_TILES = 256
@@ -44,7 +46,10 @@ _open: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
 
 
 class WorkerPool:
-    """Up to ``plan.workers`` workers, started when tiles come. Every method may be called from any thread.
+    """Up to ``plan.workers`` workers, started when tiles come, and those of ``sites``, which are other machines.
+
+    A plan that is no ``WorkerPlan`` starts none here. ``precision``: what boxes are asked for. Every method may be
+    called from any thread.
 
     ``on_event`` and the futures' callbacks are called on one thread of the pool's, apart from its I/O. ``transport``:
     "ipc", or "tcp" on the loopback with CURVE; by default what this platform has.
@@ -52,14 +57,17 @@ class WorkerPool:
 
     def __init__(
         self,
-        plan: WorkerPlan,
+        plan: LoadPlan,
         settings: Settings,
         *,
         on_event: Callable[[Event], None] | None = None,
         timeouts: Timeouts | None = None,
         transport: Transport | None = None,
+        sites: Sequence[FarSite] = (),
+        precision: str = "auto",
     ) -> None:
         self.plan = plan
+        self._sites, self._precision = tuple(sites), precision
         self._settings, self._on_event = settings, on_event
         self._timeouts = timeouts or Timeouts()
         self._transport: Transport | None = transport
@@ -143,7 +151,8 @@ class WorkerPool:
     @property
     def capacity(self) -> int:
         """Batches worth keeping in flight: one that each worker computes, and one that waits there."""
-        return DEPTH * max(1, self.plan.workers)
+        supervisor = self._supervisor
+        return supervisor.capacity if supervisor is not None else DEPTH * max(1, self.plan.workers + len(self._sites))
 
     @property
     def io_seconds(self) -> float:
@@ -172,13 +181,19 @@ class WorkerPool:
             if self._closed:
                 raise WorkerError("the pool is closed", hint="make a new one")
             if self._supervisor is None:
-                self._supervisor = Supervisor(self.plan, self._timeouts, self._search, self._on_event or _unheard)
+                self._supervisor = Supervisor(self.plan, self._timeouts, self._seats(), self._on_event or _unheard)
                 self._supervisor.start()
                 _open.add(self)
             return self._supervisor
 
+    def _seats(self) -> Seats:
+        local = max(1, self.plan.workers) if isinstance(self.plan, WorkerPlan) else 0
+        return Seats(self.plan, self._timeouts, self._search, local=local, sites=self._sites, precision=self._precision)
+
     def _search(self) -> Launch:
         supervisor = self._supervisor
+        if not isinstance(self.plan, WorkerPlan):
+            raise WorkerError("this pool starts no workers here", hint="this is a fault of upx; please report it")
         return Launch(
             self.plan,
             self._settings,

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from upx.workers.logs import LogFile
     from upx.workers.plan import WorkerPlan
 
+# Shares of the time for an end after which SIGTERM and SIGKILL follow.
+LADDER = (0.2, 0.4)
 _job = Job()
 
 
@@ -85,6 +87,16 @@ class Process:
             self.child.kill()
         else:
             self.signal(signal.SIGKILL)
+
+    def urge(self, share: float) -> None:
+        """Make it end, by so much as ``share`` of the time for that is over (0..1): a word, SIGTERM, SIGKILL.
+
+        A tile that takes minutes must not keep its host from ending.
+        """
+        if share > LADDER[1]:
+            self.kill()
+        elif share > LADDER[0]:
+            self.signal(signal.SIGTERM)
 
     def release(self) -> None:
         """Give the descriptors back. A tied worker that lives ends by that; any other lives on."""

@@ -20,6 +20,10 @@ Phase: TypeAlias = Literal["starting", "serving", "leaving", "ending"]
 Cause: TypeAlias = Literal["cancelled", "oom", "input", "fatal", "poison", "lost"]
 
 
+# Batches that a worker has at a time: one that it computes, one that is there when it ends.
+DEPTH = 2
+
+
 class Batch(NamedTuple):
     """Tiles of one shape that travel together. ``id`` and ``attempt`` name it on the wire.
 
@@ -47,7 +51,7 @@ class Batch(NamedTuple):
 class Sent(NamedTuple):
     """A batch that a worker has. ``started``: when its computation began, None while it waits there.
 
-    ``dropped``: it was cancelled, and only its end is still to come.
+    ``dropped``: it was cancelled, or another was faster, and only its end is still to come.
     """
 
     batch: Batch
@@ -60,7 +64,8 @@ class Worker(NamedTuple):
     """One worker as the lifecycle sees it. ``tiles`` and ``bytes`` are the credit left, ``most_*`` all of it.
 
     ``unanswered``: pings since the last answer; ``progress``: when work was last seen to advance; ``hosts``: how
-    many have a session; ``rests``: no batch is given before that time.
+    many have a session; ``rests``: no batch is given before that time. ``far``: on another machine; ``depth``: batches
+    that it is given at a time; ``finished``: when it last had one finished.
     """
 
     id: int
@@ -76,6 +81,9 @@ class Worker(NamedTuple):
     tiles_done: int = 0
     hosts: int = 1
     rests: float = 0.0
+    far: bool = False
+    depth: int = DEPTH
+    finished: float = 0.0
 
     @property
     def started(self) -> bool:
@@ -87,7 +95,7 @@ class State(NamedTuple):
     """Everything that the lifecycle knows. ``limit``: at most so many workers; ``wanted``: one, even without work.
 
     ``failures``: starts or deaths in a row without one tile done; ``seen``: pixels of a batch to the latest
-    seconds that such a one took.
+    seconds that such a one took. ``varied``: workers are of several machines, and where one cannot be had another may.
     """
 
     limit: int = 1
@@ -101,3 +109,4 @@ class State(NamedTuple):
     wanted: bool = False
     ticked: float = 0.0
     seen: Mapping[int, tuple[float, ...]] = MappingProxyType({})
+    varied: bool = False

@@ -26,12 +26,12 @@ from upx.workers.actions import (
     StartWorker,
 )
 from upx.workers.channel import Hub
-from upx.workers.conversation import Answer
 from upx.workers.courier import Courier, Promise
-from upx.workers.happenings import BatchFailed, Happening, Serving, Tick
+from upx.workers.happenings import BatchFailed, Happening, Serving, Tick, Widened
 from upx.workers.link import Link
-from upx.workers.state import State
-from upx.workers.tiles import Request, Tile, TileResult, Tiles
+from upx.workers.parting import HURRIED_S, part
+from upx.workers.state import DEPTH, State
+from upx.workers.tiles import Answer, Request, Tile, TileResult, Tiles
 from upx.workers.tracing import Tracing
 from upx_protocol.arrays import view
 from upx_protocol.errors import ProtocolError
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from upx.specs import Capabilities
-    from upx.workers.launch import Launch
-    from upx.workers.plan import Timeouts, WorkerPlan
+    from upx.workers.plan import LoadPlan, Timeouts
+    from upx.workers.seats import Seats
 
 log = logging.getLogger("upx.workers")
 
-TICK_S, HURRIED_S = 0.2, 0.01
+TICK_S = 0.2
 
 
 class Supervisor(threading.Thread):
@@ -55,16 +55,17 @@ class Supervisor(threading.Thread):
 
     def __init__(
         self,
-        plan: WorkerPlan,
+        plan: LoadPlan,
         timeouts: Timeouts,
-        search: Callable[[], Launch],
+        seats: Seats,
         on_event: Callable[[events.Event], None],
     ) -> None:
         super().__init__(name=f"upx-{plan.backend}", daemon=True)
-        self._plan, self._timeouts, self._search, self._on_event = plan, timeouts, search, on_event
+        self._plan, self._timeouts, self._seats, self._on_event = plan, timeouts, seats, on_event
         self._hub = Hub()
         self._courier = Courier()
-        self._state = State(limit=max(1, plan.workers), timeouts=timeouts)
+        self._state = State(limit=max(1, len(seats)), timeouts=timeouts, varied=seats.varied)
+        self.capacity = DEPTH * max(1, len(seats))
         self._links: dict[int, Link] = {}
         self._tiles = Tiles()
         self._tracing: Tracing | None = None
@@ -155,13 +156,23 @@ class Supervisor(threading.Thread):
                 self._error = None
             if link.over:
                 del self._links[link.number]
+                self._seats.free(link.number, now)
         if due:
             self._ticked = now
             self._step(Tick(now))
+            self._look_around(now)
             for link in self._links.values():
                 if link.talk is not None:
                     link.talk.shared.tidy(now)
         self.io_seconds = time.thread_time()
+
+    def _look_around(self, now: float) -> None:
+        """What a caller may have in flight; and whether a box that was given up is worth another try."""
+        if self._seats.varied:
+            workers = self._state.workers.values()
+            self.capacity = max(DEPTH, sum(worker.depth for worker in workers))
+            if workers and self._seats.overdue(now):
+                self._step(Widened(now, len(self._seats)))
 
     def _step(self, happening: Happening) -> None:
         self._state, actions = lifecycle.step(self._state, happening)
@@ -173,6 +184,11 @@ class Supervisor(threading.Thread):
     def _learn(self, link: Link, happening: Happening) -> None:
         """Keep what the lifecycle does not need: who waits is told, and the error for those who are not served."""
         if isinstance(happening, Serving):
+            weights = link.capabilities.weights if link.capabilities is not None else ""
+            if not self._seats.served(link.number, weights):
+                link.kill(time.monotonic(), "it has other weights than the others", abandon=True)
+            if link.talk is not None and self._seats.neighbours(link.number, link.talk.ports):
+                self._inbox.append((Widened(time.monotonic(), len(self._seats)), {}, None))
             self._waiters = [ready for ready in self._waiters if not self._is_ready(ready)]
         self._error = link.error
 
@@ -187,9 +203,8 @@ class Supervisor(threading.Thread):
     # Decisions carried out
 
     def _start_worker(self, it: StartWorker) -> None:
-        self._links[it.worker] = Link(
-            it.worker, self._plan, self._search(), self._hub, timeouts=self._timeouts, report=self.report
-        )
+        plan, launch = self._seats.take(it.worker)
+        self._links[it.worker] = Link(it.worker, plan, launch, self._hub, timeouts=self._timeouts, report=self.report)
 
     def _send_batch(self, it: SendBatch) -> None:
         link = self._links.get(it.worker)
@@ -225,10 +240,7 @@ class Supervisor(threading.Thread):
         tile, answer = self._tiles.take(it.tile), it.payload
         if tile is None or not isinstance(answer, Answer):
             return
-        height, width = tile.array.shape[:2]
-        shape = (height * answer.scale, width * answer.scale, 3)
-        if answer.buffer.shape != shape or answer.buffer.dtype != tile.out_dtype:
-            said = f"{answer.buffer.dtype} {answer.buffer.shape} came, {tile.out_dtype} {shape} was asked for"
+        if said := tile.misfit(answer):
             self._fail(tile, faults.of_tile(self._plan, "fatal", said, tile=tile.name))
             return
         # Not by the courier: who waits for it is woken by this thread, one switch of threads earlier.
@@ -280,17 +292,5 @@ class Supervisor(threading.Thread):
         for tile in self._tiles.take_all():
             why = error if error.__cause__ else faults.of_tile(self._plan, "cancelled", "", tile=tile.name)
             self._fail(tile, why)
-        self._part(kill=kill, timeout=timeout)
+        part(self._links, self._hub, kill=kill, timeout=timeout)
         self._hub.close()
-
-    def _part(self, *, kill: bool, timeout: float) -> None:
-        """Say goodbye to every worker; wait for the tied ones."""
-        links, began = list(self._links.values()), time.monotonic()
-        for link in links:
-            link.leave(kill=kill)
-        while links:
-            share = (time.monotonic() - began) / max(timeout, 0.001)
-            links = [link for link in links if not link.left(share)]
-            if links:
-                self._hub.wait(HURRIED_S)
-        self._links.clear()

@@ -14,10 +14,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from upx.trace import TileTrace
-    from upx_protocol.messages import Scalar
+    from upx_protocol.arrays import Bytes
+    from upx_protocol.messages import Buffer, Scalar
 
 
 NOTHING = np.empty((0, 0, 3), np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One tile's result as it came: its description, its memory, its share of compute time in seconds."""
+
+    buffer: Buffer
+    part: Bytes
+    seconds: float
+    worker: str
+    scale: int
 
 
 @dataclass(slots=True)
@@ -53,6 +65,14 @@ class Tile:
     batch: tuple[int, ...]
     open: set[int]
     trace: TileTrace | None = None
+
+    def misfit(self, answer: Answer) -> str:
+        """What is wrong with the shape or dtype of an answer to it; empty for nothing."""
+        height, width = self.array.shape[:2]
+        shape, buffer = (height * answer.scale, width * answer.scale, 3), answer.buffer
+        if buffer.shape == shape and buffer.dtype == self.out_dtype:
+            return ""
+        return f"{buffer.dtype} {buffer.shape} came, {self.out_dtype} {shape} was asked for"
 
 
 @dataclass(frozen=True, slots=True)

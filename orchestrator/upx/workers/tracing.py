@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 from upx.trace import WORKERS, Row, this_thread
 from upx.workers.actions import Deliver, FailTile, KillWorker, SendBatch
-from upx.workers.conversation import Answer
 from upx.workers.happenings import (
     BatchCancelled,
     BatchFailed,
@@ -33,6 +32,7 @@ from upx.workers.happenings import (
     Submitted,
     TileDone,
 )
+from upx.workers.tiles import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

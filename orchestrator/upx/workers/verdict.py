@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from upx.errors import UpxError
     from upx.workers.conversation import Conversation
     from upx.workers.logs import LogFile
-    from upx.workers.plan import Timeouts, WorkerPlan
+    from upx.workers.plan import LoadPlan, Timeouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,13 @@ class Verdict:
 
 WAIT = Verdict("wait")
 LOOK_ON = Verdict("look on")
+# Reasons for which a box that was not reached need not be tried again.
+LASTING = frozenset({faults.REFUSED, faults.STRANGER})
 
 
 def of_start(
     talk: Conversation,
-    plan: WorkerPlan,
+    plan: LoadPlan,
     timeouts: Timeouts,
     *,
     now: float,
@@ -50,24 +52,34 @@ def of_start(
     if talk.refused is not None:
         return _of_refusal(talk.refused.reason, talk, plan, adopted=adopted)
     if now <= talk.deadline:
-        return LOOK_ON if talk.left and adopted else WAIT
+        gone = talk.left and (adopted or bool(plan.place))
+        return (Verdict("kill", "it left") if plan.place else LOOK_ON) if gone else WAIT
     if talk.phase == "loading":
         return Verdict("kill", f"it did not load within {timeouts.load:g} s")
     if adopted:
         return LOOK_ON
-    if age > timeouts.start:
+    if age > timeouts.start or plan.place:
         return Verdict("kill", f"it did not answer within {timeouts.start:g} s")
     return Verdict("greet")
 
 
-def _of_refusal(reason: str, talk: Conversation, plan: WorkerPlan, *, adopted: bool) -> Verdict:
+def _of_refusal(reason: str, talk: Conversation, plan: LoadPlan, *, adopted: bool) -> Verdict:
     if reason == "version" and talk.refused is not None:
         error = faults.version(plan, talk.refused)
         return Verdict("drain", str(error), error, lasting=True)
+    if plan.place:
+        return _of_box(reason, talk, plan)
     if adopted or (reason == "busy" and not plan.tied):
         return LOOK_ON
     # Ours that leaves before it served: its exit status and last words are about to say why.
     return WAIT if reason == "leaving" else Verdict("kill", f"it refused us: {reason}")
+
+
+def _of_box(reason: str, talk: Conversation, plan: LoadPlan) -> Verdict:
+    """A box that refuses us: for good, or for now."""
+    said = talk.refused.message if talk.refused is not None else ""
+    error = faults.refused(plan.place, said or reason)
+    return Verdict("kill", str(error), error, lasting=reason in {"identity", "revoked", "forbidden"})
 
 
 def blameless(*, status: int | None, said_goodbye: bool, entry_removed: bool) -> bool:
@@ -80,3 +92,20 @@ def blameless(*, status: int | None, said_goodbye: bool, entry_removed: bool) ->
     if status is not None and status >= 0:
         return status == 0
     return entry_removed
+
+
+@dataclass(frozen=True, slots=True)
+class Epitaph:
+    """What is said of a worker that is gone. ``final``: another would end the same way."""
+
+    words: str
+    error: UpxError
+    final: bool
+
+
+def epitaph(plan: LoadPlan, reason: str, log: LogFile | None, *, unserved: bool, blame: bool) -> Epitaph:
+    """The last words about a worker; ``blame``: it did not end by intent."""
+    words = reason + (faults.last_line(log) if blame or unserved else "")
+    if unserved and plan.place:
+        return Epitaph(words, faults.unreachable(plan.place, reason), final=reason in LASTING)
+    return Epitaph(words, (faults.start_failed if unserved else faults.lost)(plan, words, log), final=False)

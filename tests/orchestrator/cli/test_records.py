@@ -39,6 +39,11 @@ KEYS = {
     "store": "folder size parts cap",
     "removed": "models kept freed",
     "pin": "model pinned",
+    "key": "which key",
+    "allowed_key": "name key state",
+    "box": "name endpoint backend key state",
+    "box_test": "name endpoint backend device device_name protocol latency_ms mbit_per_second memory memory_free hosts "
+    "queued models",
     "bench": "backend model workers tile width height seconds tiles_per_second megapixels_per_second stages",
 }
 PICTURE = (

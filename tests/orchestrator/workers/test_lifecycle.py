@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from upx.workers import actions as act
 from upx.workers import happenings as hap
-from upx.workers.lifecycle import PAUSE_S, busy_deadline, step
+from upx.workers.deadlines import PAUSE_S, busy_deadline
+from upx.workers.lifecycle import step
 from upx.workers.plan import Timeouts
 from upx.workers.state import State
 

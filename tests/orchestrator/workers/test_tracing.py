@@ -16,9 +16,8 @@ from upx.trace import PictureTrace, Tracer
 from upx.workers import actions as act
 from upx.workers import happenings as hap
 from upx.workers import lifecycle
-from upx.workers.conversation import Answer
 from upx.workers.state import State
-from upx.workers.tiles import Tile, Tiles
+from upx.workers.tiles import Answer, Tile, Tiles
 from upx.workers.tracing import Tracing
 
 
