@@ -26,7 +26,8 @@ class WorkerOptions:
     For a worker that serves a network: ``allowed``, the file that lists the keys of its clients; ``listen_fd``, a
     socket that listens at ``endpoint`` already and outlives the worker; ``steward_fd``, a socket to the process that
     knows this machine's files; ``box``, the name, ``ports``, those of all workers of this box, its own first;
-    ``models`` that can be asked for; ``silence_s``, after which a silent host's session ends.
+    ``models`` that can be asked for; ``forbidden``, names of parameters of batches that may name this machine's files;
+    ``silence_s``, after which a silent host's session ends.
     """
 
     backend: str
@@ -56,6 +57,7 @@ class WorkerOptions:
     box: str = ""
     ports: Sequence[int] = ()
     models: Sequence[str] = ()
+    forbidden: Sequence[str] = ()
     silence_s: float = SILENCE_S
 
     @property
@@ -78,4 +80,5 @@ class WorkerOptions:
         """Build from ``to_json``'s line; TypeError for an unknown key."""
         options = cls(**json.loads(text))
         # JSON knows no tuples.
-        return dataclasses.replace(options, ports=tuple(options.ports), models=tuple(options.models))
+        lists = {name: tuple(getattr(options, name)) for name in ("ports", "models", "forbidden")}
+        return dataclasses.replace(options, **lists)

@@ -89,7 +89,7 @@ class Service:
     ) -> None:
         self.sessions = Sessions(credit_tiles=options.credit_tiles, credit_bytes=options.credit_bytes)
         self._replies = Replies(self.sessions)
-        self.work = Work(self.sessions, self._replies, token)
+        self.work = Work(self.sessions, self._replies, token, options.forbidden)
         self.reception = Reception(options, self.sessions, pid=pid)
         self._options, self._token, self._memory = options, token, memory
         self._attach = attach

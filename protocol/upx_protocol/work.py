@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING, Callable, Deque, Optional, Union
+from typing import TYPE_CHECKING, Callable, Deque, Optional, Sequence, Union
 
 from upx_protocol.actions import (
     BatchEnded,
@@ -51,7 +51,10 @@ STALE = Failure("input", retryable=False, message="load")
 class Work:
     """The queue in front of the compute thread, and the model it holds."""
 
-    def __init__(self, sessions: Sessions, replies: Replies, token: Callable[[], str]) -> None:
+    def __init__(
+        self, sessions: Sessions, replies: Replies, token: Callable[[], str], forbidden: Sequence[str] = ()
+    ) -> None:
+        self._forbidden = forbidden
         self.resident = Resident()
         self.closed = False
         self.tiles_done = 0
@@ -146,6 +149,9 @@ class Work:
             return STALE
         if request.out_dtype not in ITEM_SIZES:
             return Failure("input", False, f"out_dtype {request.out_dtype[:32]!r}")
+        for name in self._forbidden:
+            if request.params.get(name):
+                return Failure("input", False, f"{name} is not for hosts of other machines")
         mine = list(session.queue)
         if computing is not None and computing.session == session.name:
             mine.append(computing)

@@ -73,7 +73,9 @@ class BoxServer:
         self._listeners = listen(self._address, len(plans))
         ports = tuple(each.getsockname()[1] for each in self._listeners)
         models = tuple(model.name for model in self._spec.models)
-        facts = Facts(self.name, ports, keys.worker_file(), keys.list_path, models, self._log_json)
+        # Free text may name a file of this machine.
+        free = tuple(each.name for each in self._spec.parameters if each.kind == "str" and not each.choices)
+        facts = Facts(self.name, ports, keys.worker_file(), keys.list_path, models, free, self._log_json)
         self.workers = [
             ServedWorker(plan, facts, self._keeper, self._settings, listener=listener, number=number)
             for number, (plan, listener) in enumerate(zip(plans, self._listeners, strict=True))

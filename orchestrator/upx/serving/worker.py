@@ -35,13 +35,17 @@ SILENCE_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What all workers of a box share. ``ports``: of all of them, in order; ``keys`` and ``allowed``: files."""
+    """What all workers of a box share. ``ports``: of all of them, in order; ``keys`` and ``allowed``: files.
+
+    ``forbidden``: parameters of batches that hosts of other machines may not set.
+    """
 
     name: str
     ports: tuple[int, ...]
     keys: Path
     allowed: Path
     models: tuple[str, ...]
+    forbidden: tuple[str, ...] = ()
     log_json: bool = False
 
 
@@ -189,6 +193,7 @@ class ServedWorker:
             box=facts.name,
             ports=ports,
             models=facts.models,
+            forbidden=facts.forbidden,
             silence_s=SILENCE_S,
             lock_fd=fds.get("lock_fd", -1),
             stage_fd=fds.get("stage_fd", -1),

@@ -247,7 +247,8 @@ class Draft:
         busy = sum(not sent.dropped for worker in self.workers.values() for sent in worker.sent)
         want = min(self.state.limit, max(len(self.queue) + busy, int(self.state.wanted)))
         while self.now >= self.state.not_before:
-            counted = [worker for worker in self.workers.values() if worker.phase != "leaving"]
+            # Elsewhere a worker that leaves has its place until it has left.
+            counted = [worker for worker in self.workers.values() if worker.phase != "leaving" or self.state.varied]
             starting = any(worker.phase == "starting" for worker in counted)
             if len(counted) >= want or (self.state.failures and starting):
                 return

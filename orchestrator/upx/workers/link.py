@@ -194,7 +194,7 @@ class Link:
             if ours and self.talk is not None:
                 self.talk.say(Drain(0))
             self._close()
-        return [StartFailed(now, self.number, reason, self.error if lasting else None)]
+        return [StartFailed(now, self.number, reason, self.error if lasting or self._plan.far else None)]
 
     # Ending
 
@@ -251,7 +251,9 @@ class Link:
             self._report(WorkerDied(self.name, said.words))
         self._close()
         if unserved:
-            return [StartFailed(now, self.number, said.words, self.error if said.final else None)]
+            # One far away was tried for as long as there was hope.
+            final = said.final or self._plan.far
+            return [StartFailed(now, self.number, said.words, self.error if final else None)]
         return [Died(now, self.number, said.words, blame)]
 
     def _unwatch(self) -> None:

@@ -27,7 +27,7 @@ from upx.workers.actions import (
 )
 from upx.workers.channel import Hub
 from upx.workers.courier import Courier, Promise
-from upx.workers.happenings import BatchFailed, Happening, Serving, Tick, Widened
+from upx.workers.happenings import BatchFailed, Died, Happening, Serving, StartFailed, Tick, Widened
 from upx.workers.link import Link
 from upx.workers.parting import HURRIED_S, part
 from upx.workers.state import DEPTH, State
@@ -183,6 +183,8 @@ class Supervisor(threading.Thread):
 
     def _learn(self, link: Link, happening: Happening) -> None:
         """Keep what the lifecycle does not need: who waits is told, and the error for those who are not served."""
+        if isinstance(happening, (Died, StartFailed)):
+            self._seats.free(link.number, happening.now)
         if isinstance(happening, Serving):
             weights = link.capabilities.weights if link.capabilities is not None else ""
             if not self._seats.served(link.number, weights):

@@ -312,6 +312,86 @@ def test_a_batch_refused_for_want_of_credit_is_sent_again_later() -> None:
     assert sent(play.tick(1.0)) == [(1, 1, (1,))]
 
 
+def late() -> Play:
+    """Two machines: the first has a batch for too long, of which the second, far away, was just given a copy."""
+    play = Play(limit=2, varied=True)
+    play.submit(1)
+    play.submit(2)
+    play.serving(0)
+    play.say(hap.Serving, 1, 8, 1000, True)
+    play.say(hap.BatchStarted, 0, 1, 0)
+    assert len(of(play.say(hap.TileDone, 0, 1, 0, 0, "one"), act.Deliver)) == 1
+    copies = [action for _ in range(4) for action in of(play.tick(0.5), act.SendBatch)]
+    assert [(copy.worker, copy.batch.id, copy.batch.attempt) for copy in copies] == [(1, 2, 0)]
+    return play
+
+
+def test_the_first_answer_to_a_batch_and_its_copy_counts() -> None:
+    play = late()
+    done = play.say(hap.TileDone, 1, 2, 0, 0, "fast")
+    assert [action.payload for action in of(done, act.Deliver)] == ["fast"]
+    assert [(a.worker, a.batch) for a in of(done, act.SendCancel)] == [(0, 2)]
+    assert of(play.say(hap.TileDone, 0, 2, 0, 0, "slow"), act.Deliver) == []
+    play.say(hap.BatchCancelled, 0, 2, 0)
+    assert play.state.workers[0].sent == ()
+
+
+def test_what_has_a_copy_elsewhere_is_not_requeued() -> None:
+    play = late()
+    assert of(play.say(hap.Died, 0, "the link", False), act.Requeued) == []
+    assert [a.tile for a in of(play.say(hap.TileDone, 1, 2, 0, 0, "x"), act.Deliver)] == [2]
+
+
+def test_a_batch_with_a_copy_fails_once() -> None:
+    play = late()
+    failed = play.say(hap.BatchFailed, 0, 2, 0, "input", "no such colour")
+    assert [a.tile for a in of(failed, act.FailTile)] == [2]
+    assert [(a.worker, a.batch) for a in of(failed, act.SendCancel)] == [(1, 2)]
+    assert of(play.say(hap.BatchFailed, 1, 2, 0, "input", "no such colour"), act.FailTile) == []
+
+
+def test_a_cancelled_job_with_a_copy_fails_each_tile_once() -> None:
+    cancelled = late().say(hap.JobCancelled, 1)
+    assert [a.tile for a in of(cancelled, act.FailTile)] == [2]
+    assert sorted(a.worker for a in of(cancelled, act.SendCancel)) == [0, 1]
+
+
+def test_a_worker_far_away_that_waits_for_the_wire_is_given_more_at_a_time() -> None:
+    play = Play(varied=True)
+    for tile in range(40):
+        play.submit(tile)
+    play.say(hap.Serving, 0, 64, 100_000, True)
+    assert play.state.workers[0].depth == 2
+    for batch in range(1, 12):
+        play.now += 0.05
+        play.say(hap.BatchStarted, 0, batch, 0)
+        play.now += 0.01
+        play.say(hap.TileDone, 0, batch, 0, 0, "x")
+    assert 6 <= play.state.workers[0].depth <= 16
+    assert len(play.state.workers[0].sent) == play.state.workers[0].depth
+
+
+def test_where_one_machine_cannot_serve_another_is_tried_before_anybody_gives_up() -> None:
+    play = Play(limit=2, varied=True)
+    play.submit(1)
+    broken = ValueError("other weights")
+    assert of(play.say(hap.StartFailed, 0, "other weights", broken), act.GaveUp) == []
+    assert of(play.tick(1.0), act.StartWorker) == [act.StartWorker(1)]
+    gone = play.say(hap.StartFailed, 1, "unreachable", ValueError("unreachable"))
+    assert len(of(gone, act.GaveUp)) == 1
+    assert [a.tile for a in of(gone, act.FailTile)] == [1]
+
+
+def test_a_pool_that_is_widened_starts_more_workers() -> None:
+    play = Play(varied=True)
+    for tile in range(4):
+        play.submit(tile)
+    play.serving(0)
+    assert of(play.tick(1.0), act.StartWorker) == []
+    assert of(play.say(hap.Widened, 2), act.StartWorker) == [act.StartWorker(1)]
+    assert of(play.say(hap.Widened, 1), act.StartWorker) == []
+
+
 class World(RuleBasedStateMachine):
     """Hosts, workers and the kernel at their worst; the promises stand in ``invariant`` and ``teardown``."""
 
