@@ -28,6 +28,7 @@ PARTS = {
 # Run when they are named: minutes, and gigabytes of disk and memory.
 LARGE = {
     "full": "TSD-SR and VARSR at full size: 10 minutes, 6 GB of disk, 16 GB of memory",
+    "remote": "three boxes as network namespaces on shaped links: 8 minutes, as root",
 }
 
 
