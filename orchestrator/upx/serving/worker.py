@@ -70,6 +70,7 @@ class ServedWorker:
         self._pause = BACKOFF_S
         # It ended well, and not by our wish: whoever asked it to wants the box to end.
         self.finished = False
+        self.starts = 0
         self.draining = False
 
     @property
@@ -82,6 +83,11 @@ class ServedWorker:
         """Its registry entry, once it has bound."""
         found = registry.read(self._entry) if self._entry is not None else None
         return found if found is not None and not found.starting else None
+
+    @property
+    def restarts(self) -> int:
+        """How often it was started again."""
+        return max(0, self.starts - 1)
 
     @property
     def running(self) -> bool:
@@ -120,6 +126,7 @@ class ServedWorker:
             line.close()
             raise WorkerStartError(f"{self.plan.python} cannot be run: {error}", hint="upx doctor") from error
         line.start()
+        self.starts += 1
         log.info("a worker of %s on %s: process %d", self.plan.backend, self.plan.device, self._process.pid)
 
     def _spawn(self, line: Line) -> process.Process:

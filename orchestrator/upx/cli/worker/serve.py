@@ -16,6 +16,7 @@ from upx.errors import UsageError
 if TYPE_CHECKING:
     from upx.host import Host
     from upx.serving.box import BoxServer
+    from upx.serving.metrics import MetricsServer
 
 LISTEN = "tcp://127.0.0.1:7600"
 
@@ -32,6 +33,10 @@ def serve(
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="What hosts are told of it.")] = None,
     accept_licence: LicenceFlag = False,
     offline: OfflineFlag = False,
+    metrics: Annotated[
+        str | None,
+        typer.Option("--metrics", metavar="[ADDRESS:]PORT", help="Serve figures to Prometheus; loopback unless told."),
+    ] = None,
     log_json: Annotated[bool, typer.Option("--log-json", help="Log one JSON object a line.")] = False,
     verbose: VerboseFlag = False,
 ) -> int:
@@ -43,8 +48,13 @@ def serve(
     _log(as_json=log_json, verbose=verbose)
     with _host.make_host() as host:
         server = _server(host, backend, listen, device, name, accept=accept_licence, offline=offline, as_json=log_json)
-        server.start()
-        return server.run()
+        figures = _metrics(metrics, server)
+        try:
+            server.start()
+            return server.run()
+        finally:
+            if figures is not None:
+                figures.close()
 
 
 def drain(json: JsonFlag = False, quiet: QuietFlag = False, verbose: VerboseFlag = False) -> int:
@@ -91,6 +101,16 @@ def _server(
         keeper=keeper,
         log_json=as_json,
     )
+
+
+def _metrics(text: str | None, server: BoxServer) -> MetricsServer | None:
+    if text is None:
+        return None
+    from upx.serving.metrics import MetricsServer, page, parse_metrics
+
+    made = MetricsServer(parse_metrics(text), lambda: page(server.name, server.workers))
+    logging.getLogger("upx.serve").info("metrics at port %d", made.port)
+    return made
 
 
 def _log(*, as_json: bool, verbose: bool) -> None:
