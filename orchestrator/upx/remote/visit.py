@@ -59,11 +59,11 @@ def visit(box: Box, settings: Settings, *, measure: bool = False) -> Visit:
         hub.close()
 
 
-def survey(box: Box, settings: Settings) -> list[Visit]:
-    """Every worker of a box, measured."""
-    first = visit(box, settings, measure=True)
+def survey(box: Box, settings: Settings, *, measure: bool = True) -> list[Visit]:
+    """Every worker of a box."""
+    first = visit(box, settings, measure=measure)
     others = [replace(box, endpoint=box.at(port)) for port in first.ports if port != box.port]
-    return [first, *(visit(other, settings, measure=True) for other in others)]
+    return [first, *(visit(other, settings, measure=measure) for other in others)]
 
 
 class _Guest:

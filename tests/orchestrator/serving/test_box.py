@@ -37,6 +37,23 @@ def test_a_box_is_added_tested_listed_and_removed(serve, attic, laptop) -> None:
     assert laptop.records("worker", "list") == []
 
 
+def test_ps_shows_the_workers_of_boxes_and_goes_on_without_those_that_are_away(serve, attic, laptop, add) -> None:
+    attic.keys.allow("laptop", laptop.keys.public("client"))
+    box = serve()
+    added(add(box))
+    (row,) = laptop.records("ps", "--on", "attic")
+    assert (row["id"], row["backend"], row["state"]) == (f"attic:{box.port}", "nearest", "idle")
+    assert (row["hosts"], row["pid"]) == (0, 0)
+    assert row["memory"] > 1 << 20
+    gone = laptop.upx("worker", "add", "gone", "tcp://127.0.0.1:9", "--key", "ab" * 32, "--offline")
+    assert gone.returncode == 0
+    ended = laptop.upx("ps", "--on", "any")
+    assert ended.returncode == 7
+    assert f"attic:{box.port}" in ended.stdout
+    assert "gone cannot be reached" in ended.stderr
+    assert laptop.records("ps") == []
+
+
 def test_who_is_not_allowed_is_told_what_to_do_and_is_let_in_once_allowed(serve, attic, laptop, add) -> None:
     box = serve()
     ended = add(box)
