@@ -1,7 +1,8 @@
 """Keeps memory that the next message needs again from going back to the system.
 
-To encrypt a result libzmq asks for it three times over and gives it all back. The C library of most Linux systems
-passes so much on to the kernel at once, and the next result pays for every page anew: a third of its time.
+To encrypt a result libzmq asks for memory of its size and gives it back. The C library of most Linux systems passes so
+much on to the kernel, and the next result pays for its pages anew: 270 to 750 faults for 3 MB, up to a third of its
+time; none with this.
 """
 
 from __future__ import annotations

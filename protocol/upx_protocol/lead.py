@@ -73,8 +73,8 @@ class Lead:
             while time.monotonic() < quiet:
                 if self.away:
                     quiet = time.monotonic() + WATCHFUL_S
-                    if time.monotonic() - self._since >= PATIENCE_S:
-                        self._lock.acquire()
+                    # Never waiting for it: a main thread that is back by now is not to find it taken next time.
+                    if time.monotonic() - self._since >= PATIENCE_S and self._lock.acquire(blocking=False):
                         return
                 time.sleep(PATIENCE_S)
             self._work.clear()

@@ -126,9 +126,12 @@ class Loop(threading.Thread):
             self._wake.ring()
             return
         try:
-            self._learn()
-        finally:
-            self._lead.drop()
+            # After the farewell the socket is closed, and nobody is left to answer.
+            if self._leaving is None:
+                self._learn()
+        except BaseException:  # noqa: BLE001  not the backend's, which reports
+            _crash()
+        self._lead.drop()
 
     def next_task(self) -> Optional[Task]:
         """Listen until there is something to compute; None when the worker is to leave. For the main thread alone."""

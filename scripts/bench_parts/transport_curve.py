@@ -5,6 +5,7 @@ Run as a script it is the other side: ``ENDPOINT PUBLIC SECRET`` as arguments, r
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -58,7 +59,10 @@ def main(public: str, secret: str, copy: str) -> None:
     socket.bind("tcp://127.0.0.1:*")
     print(socket.getsockopt_string(zmq.LAST_ENDPOINT), flush=True)
     held: dict[tuple[int, int], list[np.ndarray]] = {}
-    while True:
+    host = os.getppid()
+    while os.getppid() == host:
+        if not socket.poll(1000):
+            continue
         peer, header, *parts = socket.recv_multipart(copy=False)
         size = SCALE * SCALE * len(parts[0])
         key = (len(parts), size)

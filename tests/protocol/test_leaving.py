@@ -80,6 +80,20 @@ def test_sigterm_ends_a_worker_whose_main_thread_sits_in_a_long_c_call(
     assert time.monotonic() - asked < 8.0
 
 
+def test_a_batch_that_ends_after_the_farewell_is_nobodys_and_no_crash(
+    start: Callable[..., RunningWorker], connect: Callable[..., FakeHost]
+) -> None:
+    worker = start()
+    host = connect(worker)
+    host.load("any")
+    # The worker waits for 3 seconds, says goodbye, and gives the main thread one more.
+    host.submit([TILE], sleep=3.6)
+    host.expect(Started)
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.ended(10.0) == 0
+    assert "Traceback" not in worker.stderr
+
+
 def test_ctrl_c_is_the_hosts_to_handle(start: Callable[..., RunningWorker], connect: Callable[..., FakeHost]) -> None:
     worker = start()
     host = connect(worker)
