@@ -29,8 +29,8 @@ class Verdict:
 
 WAIT = Verdict("wait")
 LOOK_ON = Verdict("look on")
-# Reasons for which a box that was not reached need not be tried again.
-LASTING = frozenset({faults.REFUSED, faults.STRANGER})
+# Reasons for which a box need not be tried again. A worker that ends just as we knock looks like one without its key.
+LASTING = frozenset({faults.REFUSED})
 
 
 def of_start(
