@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 SCALE, TILE = 2, 256
-TIMES = 3
+TIMES, LEARNED = 3, 12
 # A goal is the most that a figure may be.
 RATE_GOAL, SCALING_GOAL = 1 / 0.8, 1 / 0.95
 REAL_SCALE, REAL_TILES = 4, 24
@@ -117,7 +117,8 @@ def _scaling_rows(lab: Lab, client: Machine, names: Sequence[str], case: Case) -
     for _ in range(TIMES - 1):
         for count, found in rates.items():
             with _session(lab, client, "nearest", SCALE, names[:count], delay=case.wait) as there:
-                there(2 * count)
+                # A host learns how many tiles a box has to have at a time.
+                there(LEARNED * count)
                 found.append(_checked(there(case.slow), wanted))
             print(f"{case.name}: {count} boxes {found[-1]:.2f} tiles/s", file=sys.stderr, flush=True)
     one, three, model = statistics.mean(rates[1]), statistics.mean(rates[3]), 1 / case.wait
