@@ -2,7 +2,7 @@
 
 The specification is ``protocol/README.md``. A message's kind is its class's name; its header is a map with
 string keys (``fields`` says how keys become fields). The handshake's three stand in ``handshake``, those of
-shared memory in ``sharing``.
+shared memory in ``sharing``, those of a worker's life in ``liveness``.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from upx_protocol.fields import (
     wire,
 )
 from upx_protocol.handshake import HANDSHAKES, Hello, Reject, Welcome
+from upx_protocol.liveness import Bye, Drain, Drained, Log, Ping, Pong, Progress
 from upx_protocol.sharing import Mapped, Release, Ring
 
 __all__ = [
@@ -214,72 +215,6 @@ class Credit(Message):
 
     tiles: int = wire(integer)
     bytes: int = wire(integer)
-
-
-# --- liveness, reports, leaving
-
-
-@dataclass(frozen=True)
-class Ping(Message):
-    """The sender asks whether the receiver still answers."""
-
-    nonce: int = wire(integer)
-
-
-@dataclass(frozen=True)
-class Pong(Message):
-    """The answer to ``Ping``.
-
-    ``queued``: tiles waiting or being computed for all hosts; ``hosts``: sessions; ``memory``: the worker's
-    resident set in bytes, 0 where unknown; ``tiles_done``: since its birth.
-    """
-
-    nonce: int = wire(integer)
-    queued: int = wire(integer, 0)
-    hosts: int = wire(integer, 0)
-    memory: int = wire(integer, 0)
-    tiles_done: int = wire(integer, 0)
-
-
-@dataclass(frozen=True)
-class Progress(Message):
-    """How far a ``Load`` is: ``done`` of ``total`` in ``stage``."""
-
-    id: int = wire(integer)
-    stage: str = wire(text)
-    done: float = wire(number, 0.0)
-    total: float = wire(number, 0.0)
-
-
-@dataclass(frozen=True)
-class Log(Message):
-    """A log record of the worker; ``time`` in seconds since the epoch."""
-
-    level: str = wire(text)
-    logger: str = wire(text)
-    message: str = wire(text)
-    time: float = wire(number, 0.0)
-
-
-@dataclass(frozen=True)
-class Drain(Message):
-    """Finish what is queued, take nothing new, then leave."""
-
-    id: int = wire(integer)
-
-
-@dataclass(frozen=True)
-class Drained(Message):
-    """All is done; the worker leaves."""
-
-    id: int = wire(integer)
-
-
-@dataclass(frozen=True)
-class Bye(Message):
-    """The sender ends the session (a host) or is leaving (a worker)."""
-
-    reason: str = wire(text, "")
 
 
 @dataclass(frozen=True)
