@@ -5,9 +5,11 @@ Pure as ``lifecycle`` is: a draft is born from a state, changed, and frozen into
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from upx.workers import pacing
 from upx.workers.actions import Action, Deliver, FailTile, GaveUp, Requeued, SendBatch, SendCancel, StartWorker
 from upx.workers.state import Batch, Cause, Sent, State, Worker
 
@@ -59,7 +61,11 @@ class Draft:
         """Replace what a worker has; None takes it away."""
         have = self.workers[worker]
         sent = tuple(new if s is old else s for s in have.sent)
-        self.workers[worker] = have._replace(sent=tuple(s for s in sent if s is not None), progress=self.now)
+        self.workers[worker] = have._replace(
+            sent=tuple(s for s in sent if s is not None),
+            progress=self.now,
+            finished=have.finished if new else self.now,
+        )
 
     def twins(self, worker: int, batch: int) -> list[tuple[int, Sent]]:
         """The copies of a worker's batch that others have, and that still count."""
@@ -182,22 +188,32 @@ class Draft:
                 self._send(worker, batch)
 
     def _hedge(self) -> None:
-        """Nothing waits: who is idle computes once more what another has had for too long, and the faster counts."""
+        """Nothing waits: who is idle computes once more what another will not have done for long; the faster counts."""
         for worker in list(self.workers.values()):
-            late = None if worker.sent else self._overdue(worker)
-            if late is not None and self._takes(worker, late.batch):
-                self._send(worker, late.batch)
+            slow = None if worker.sent else self._slowest(worker)
+            if slow is not None and self._takes(worker, slow.batch):
+                self._send(worker, slow.batch)
 
-    def _overdue(self, idle: Worker) -> Sent | None:
-        """The oldest batch that is worth a second copy: one link, or both, may be slow."""
+    def _slowest(self, idle: Worker) -> Sent | None:
+        """The batch that is worth a second copy and would come last: one link, or both, may be slow."""
         found = [
-            sent
+            (self._gain(idle, other, index), sent)
             for other in self.workers.values()
-            for sent in other.sent
+            for index, sent in enumerate(other.sent)
             if (other.far or idle.far) and not sent.dropped and not sent.batch.alone
-            and self.now - sent.at > self._late_after(sent.batch) and not self.twins(other.id, sent.batch.id)
+            and not self.twins(other.id, sent.batch.id)
         ]  # fmt: skip
-        return min(found, key=lambda sent: sent.at, default=None)
+        gain, slow = max(found, key=lambda each: each[0], default=(0.0, None))
+        return slow if gain > 0 else None
+
+    def _gain(self, idle: Worker, other: Worker, index: int) -> float:
+        """Seconds that a copy of a worker's batch would save, infinite where that is late already; 0 for nothing."""
+        sent = other.sent[index]
+        left = pacing.left(other, index, self.now)
+        if -left > self._late_after(sent.batch):
+            return math.inf
+        copied = pacing.wait(idle, sent.batch, self.now)
+        return max(0.0, left - copied) if 0 < copied < pacing.WORTH * left else 0.0
 
     def _late_after(self, batch: Batch) -> float:
         """Seconds after which a batch is late: twice what most of its size took, and a second at least."""
@@ -209,7 +225,10 @@ class Draft:
 
     def _worker_for(self, batch: Batch) -> Worker | None:
         fitting = [worker for worker in self.workers.values() if self._takes(worker, batch)]
-        return min(fitting, key=lambda worker: len(worker.sent), default=None)
+        if not self.state.varied:
+            return min(fitting, key=lambda worker: len(worker.sent), default=None)
+        # Nothing is known of a worker's pace before its second result: until then it counts as quick.
+        return min(fitting, key=lambda worker: (pacing.wait(worker, batch, self.now), len(worker.sent)), default=None)
 
     def _takes(self, worker: Worker, batch: Batch) -> bool:
         if worker.phase != "serving" or self.now < worker.rests:
@@ -235,7 +254,7 @@ class Draft:
 
     def _send(self, worker: Worker, batch: Batch) -> None:
         self.workers[worker.id] = worker._replace(
-            sent=(*worker.sent, Sent(batch, self.now)),
+            sent=(*worker.sent, Sent(batch, self.now, ahead=sum(sent.batch.pixels for sent in worker.sent))),
             tiles=worker.tiles - len(batch.tiles),
             bytes=worker.bytes - batch.nbytes,
             progress=worker.progress if worker.sent else self.now,

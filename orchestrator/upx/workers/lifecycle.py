@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from upx.workers import deadlines
+from upx.workers import deadlines, pacing
 from upx.workers.actions import Action, SendCancel
 from upx.workers.draft import Draft
 from upx.workers.happenings import (
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 # Durations kept per size of batch: their largest stands for the 99th percentile.
 REMEMBERED = 64
 REST_S = 0.25
-# A pause between two batches that is more than a network's jitter, and the most batches for a worker far away.
-IDLE_S, DEEPEST = 0.005, 16
 
 
 def step(state: State, happening: Happening) -> tuple[State, list[Action]]:
@@ -91,15 +89,6 @@ def _batch_started(draft: Draft, it: BatchStarted) -> None:
     sent = draft.find(it.worker, it.batch, it.attempt)
     if sent is not None and sent.started is None:
         draft.put(it.worker, sent, sent._replace(started=draft.now))
-        _deepen(draft, it.worker, sent)
-
-
-def _deepen(draft: Draft, number: int, sent: Sent) -> None:
-    """A worker far away that had nothing to do while its next batch was on the way is given more at a time."""
-    worker = draft.workers[number]
-    idle = draft.now - worker.finished
-    if worker.far and sent.at < worker.finished and idle > IDLE_S:
-        draft.workers[number] = worker._replace(depth=min(worker.depth + 1, DEEPEST))
 
 
 def _tile_done(draft: Draft, it: TileDone) -> None:
@@ -112,8 +101,9 @@ def _tile_done(draft: Draft, it: TileDone) -> None:
     batch = sent.batch._replace(done=sent.batch.done | {it.index})
     for other, twin in [] if sent.dropped else draft.twins(it.worker, batch.id):
         _answered_elsewhere(draft, other, twin, batch)
+    if draft.state.varied and not batch.open:
+        draft.workers[it.worker] = pacing.learned(draft.workers[it.worker], sent, draft.now)
     draft.put(it.worker, sent, sent._replace(batch=batch) if batch.open else None)
-    draft.workers[it.worker] = draft.workers[it.worker]._replace(finished=draft.now)
     draft.note(failures=0)
     if not batch.open:
         # Quicker than anybody looked whether it was begun: no longer than since it was sent.

@@ -51,13 +51,15 @@ class Batch(NamedTuple):
 class Sent(NamedTuple):
     """A batch that a worker has. ``started``: when its computation began, None while it waits there.
 
-    ``dropped``: it was cancelled, or another was faster, and only its end is still to come.
+    ``dropped``: it was cancelled, or another was faster, and only its end is still to come. ``ahead``: pixels that the
+    worker had to do when it was sent.
     """
 
     batch: Batch
     at: float
     started: float | None = None
     dropped: bool = False
+    ahead: int = 0
 
 
 class Worker(NamedTuple):
@@ -65,7 +67,8 @@ class Worker(NamedTuple):
 
     ``unanswered``: pings since the last answer; ``progress``: when work was last seen to advance; ``hosts``: how
     many have a session; ``rests``: no batch is given before that time. ``far``: on another machine; ``depth``: batches
-    that it is given at a time; ``finished``: when it last had one finished.
+    that it is given at a time; ``finished``: when one last ended; ``paces`` and ``trip``, of a batch of so many
+    ``trip_pixels``: as ``pacing`` measures them.
     """
 
     id: int
@@ -84,6 +87,9 @@ class Worker(NamedTuple):
     far: bool = False
     depth: int = DEPTH
     finished: float = 0.0
+    paces: tuple[float, ...] = ()
+    trip: float = 0.0
+    trip_pixels: int = 0
 
     @property
     def started(self) -> bool:

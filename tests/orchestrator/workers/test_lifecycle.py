@@ -356,21 +356,6 @@ def test_a_cancelled_job_with_a_copy_fails_each_tile_once() -> None:
     assert sorted(a.worker for a in of(cancelled, act.SendCancel)) == [0, 1]
 
 
-def test_a_worker_far_away_that_waits_for_the_wire_is_given_more_at_a_time() -> None:
-    play = Play(varied=True)
-    for tile in range(40):
-        play.submit(tile)
-    play.say(hap.Serving, 0, 64, 100_000, True)
-    assert play.state.workers[0].depth == 2
-    for batch in range(1, 12):
-        play.now += 0.05
-        play.say(hap.BatchStarted, 0, batch, 0)
-        play.now += 0.01
-        play.say(hap.TileDone, 0, batch, 0, 0, "x")
-    assert 6 <= play.state.workers[0].depth <= 16
-    assert len(play.state.workers[0].sent) == play.state.workers[0].depth
-
-
 def test_where_one_machine_cannot_serve_another_is_tried_before_anybody_gives_up() -> None:
     play = Play(limit=2, varied=True)
     play.submit(1)
