@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from upx.errors import UsageError
 from upx.private_files import changing, read_private, write_private
-from upx.remote.keys import NAME, parse_key
+from upx.remote.names import NAME, parse_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from upx.config import Settings
 
@@ -104,6 +104,13 @@ class Book:
     def _write(self, boxes: Iterable[Box]) -> None:
         told = {"schema": SCHEMA, "boxes": [asdict(box) for box in boxes]}
         write_private(self._path, json.dumps(told, indent=1))
+
+
+def named_boxes(names: Sequence[str], settings: Settings) -> list[Box]:
+    """The boxes that words mean: "any" is all of them, "local" is none; UsageError for one that is not known."""
+    book = Book(settings)
+    named = [book.get(name) for name in dict.fromkeys(names) if name not in {"any", "local"}]
+    return book.all() if "any" in names else named
 
 
 def parse_box(name: str, address: str, key: str) -> Box:

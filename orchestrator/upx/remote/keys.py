@@ -8,12 +8,12 @@ the same, made when they are first needed; ``allowed``, a line ``NAME KEY`` for 
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from upx.errors import UsageError
 from upx.private_files import changing, read_private, write_private
+from upx.remote.names import NAME, parse_key
 from upx.workers.channel import key_from_text, key_text, new_key_pair
 from upx.workers.endpoints import ClientKeys, CurveKeys
 from upx_protocol.allowlist import parse_allowed
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from upx.config import Settings
 
 Which: TypeAlias = Literal["client", "server"]
-KEY = re.compile(r"[0-9a-fA-F]{64}")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +122,6 @@ class KeyRing:
         pair = {"public": public, "secret": secret}
         write_private(self.folder / f"{which}.json", json.dumps(pair))
         return pair
-
-
-def parse_key(text: str) -> str:
-    """A public key as people give it: 64 hexadecimal digits; UsageError for anything else."""
-    word = text.strip()
-    if KEY.fullmatch(word) is None:
-        raise UsageError(f"{word[:80]!r} is no key", hint="64 hexadecimal digits, as upx key show prints them")
-    return word.lower()
 
 
 def z85(key: str) -> str:

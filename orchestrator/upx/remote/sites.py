@@ -34,15 +34,16 @@ def places(on: Sequence[str], backend: str, settings: Settings) -> Places:
     if not on:
         return Places(local=True)
     book = Book(settings)
-    if ANY in on:
-        boxes = [box for box in book.all() if box.backend in {backend, ""}]
-    else:
-        boxes = [book.get(name) for name in dict.fromkeys(on) if name != LOCAL]
+    boxes = [book.get(name) for name in dict.fromkeys(on) if name not in {ANY, LOCAL}]
     for box in boxes:
         if box.backend not in {backend, ""}:
             raise UsageError(
                 f"{box.name} serves {box.backend}, not {backend}", hint=f"-b {box.backend}, or another --on"
             )
-    keys = KeyRing(settings).client() if boxes else None
-    sites = tuple(FarSite(box.name, box.endpoint, z85(box.key), keys) for box in boxes if keys is not None)
-    return Places(ANY in on or LOCAL in on or not sites, sites)
+    if ANY in on:
+        boxes = [box for box in book.all() if box.backend in {backend, ""}]
+    if not boxes:
+        return Places(local=True)
+    keys = KeyRing(settings).client()
+    sites = tuple(FarSite(box.name, box.endpoint, z85(box.key), keys) for box in boxes)
+    return Places(ANY in on or LOCAL in on, sites)

@@ -12,6 +12,7 @@ import zmq
 from zmq.utils import z85
 from zmq.utils.monitor import parse_monitor_message
 
+from upx.errors import WorkerStartError
 from upx.workers import faults
 from upx_protocol.codec import decode, encode
 from upx_protocol.errors import ProtocolError
@@ -30,15 +31,17 @@ if TYPE_CHECKING:
 # Untyped in pyzmq.
 _encode = cast("Callable[[bytes], bytes]", z85.encode)
 _decode = cast("Callable[[str], bytes]", z85.decode)
-# Credits bound what is queued in tiles and bytes; this bounds the small messages beside them.
-HIGH_WATER = 1000
-LARGEST_PART = 1 << 30
+# Credits bound what is queued in tiles and bytes; this bounds the small messages beside them. A box is trusted less
+# than a worker of this machine: it has no more to say at a time than results for the credit that it gave.
+HIGH_WATER, FAR_HIGH_WATER = 1000, 64
+LARGEST_PART, FAR_LARGEST_PART = 1 << 30, 256 << 20
 # Messages taken from one worker before the others have their turn.
 AT_A_TIME = 64
 # Seconds to connect and to shake hands; a link that is silent for ten seconds is dead.
 FAR = (
     (zmq.CONNECT_TIMEOUT, 5_000), (zmq.HANDSHAKE_IVL, 5_000), (zmq.TCP_MAXRT, 15_000),
     (zmq.HEARTBEAT_IVL, 2_000), (zmq.HEARTBEAT_TIMEOUT, 10_000), (zmq.HEARTBEAT_TTL, 10_000),
+    (zmq.RCVHWM, FAR_HIGH_WATER), (zmq.MAXMSGSIZE, FAR_LARGEST_PART), (zmq.IPV6, 1),
 )  # fmt: skip
 END_EVENTS = (
     zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
@@ -88,7 +91,8 @@ class Hub:
     ) -> Channel:
         """A channel to a worker that has bound; with its public key where the endpoint is tcp.
 
-        ``far``: on another machine, so that half-open links are noticed.
+        ``far``: on another machine, so that half-open links are noticed. WorkerStartError where there can be none: no
+        such address, a name that does not resolve, a key that is none.
         """
         return Channel(self._context, self._poller, self._stirred, endpoint, server_key=server_key, keys=keys, far=far)
 
@@ -158,7 +162,15 @@ class Channel:
             self._socket.curve_publickey = keys.public.encode()
             self._socket.curve_secretkey = keys.secret.encode()
         self._monitor = self._socket.get_monitor_socket(events=END_EVENTS)
-        self._socket.connect(endpoint)
+        try:
+            self._socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            self._socket.disable_monitor()
+            self._monitor.close(linger=0)
+            self._socket.close(linger=0)
+            raise WorkerStartError(
+                f"{endpoint} cannot be connected to: {error}", hint="upx worker list shows the addresses of boxes"
+            ) from error
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
 

@@ -32,9 +32,7 @@ if TYPE_CHECKING:
     from upx.workers.process import Process
 
 # After the first sign of a death, the others (last messages, exit status) have so long to arrive.
-WAKE_S = 0.3
-KILLED_S = 5.0
-BYE_S = 0.2
+WAKE_S, KILLED_S, BYE_S = 0.3, 5.0, 0.2
 
 
 class Link:
@@ -50,14 +48,11 @@ class Link:
         timeouts: Timeouts,
         report: Callable[[Event], None],
     ) -> None:
-        self._name = plan.backend
         self.number, self._plan, self._launch, self._hub = number, plan, launch, hub
         self._timeouts, self._report = timeouts, report
         self._phase: Literal["launching", "talking", "killed", "over"] = "launching"
-        self._born = time.monotonic()
-        self._noticed = 0.0
-        self._reason = ""
-        self._watched = -1
+        self._name, self._reason, self._born = plan.backend, "", time.monotonic()
+        self._noticed, self._watched = 0.0, -1
         self._found: Found | None = None
         self._channel: Channel | None = None
         self.talk: Conversation | None = None
@@ -117,24 +112,29 @@ class Link:
     def _search(self, now: float) -> list[Happening]:
         try:
             found = self._launch.poll(now)
+            if found is not None:
+                self._open(found, now)
         except UpxError as error:
-            self.process, self._launch.process = self._launch.process, None
+            if self.process is None:
+                self.process, self._launch.process = self._launch.process, None
             return self._fail(now, str(error), error)
-        if found is not None:
-            self._found, self.process, self._phase = found, found.process, "talking"
-            self._channel = self._hub.connect(
-                found.endpoint, server_key=found.curve_public, keys=found.keys, far=self._plan.far
-            )
-            if self.process.pidfd >= 0:
-                self._watched = self.process.pidfd
-                self._hub.watch(self._watched)
-            self.talk = Conversation(
-                self.number, found.name, self._plan, self._channel,
-                timeouts=self._timeouts, report=self._report, leaving=self._is_leaving,
-                share=self._plan.share and ring.possible(found.endpoint),
-            )  # fmt: skip
-            self.talk.greet(now)
         return []
+
+    def _open(self, found: Found, now: float) -> None:
+        self._found, self.process = found, found.process
+        self._channel = self._hub.connect(
+            found.endpoint, server_key=found.curve_public, keys=found.keys, far=self._plan.far
+        )
+        self._phase = "talking"
+        if self.process.pidfd >= 0:
+            self._watched = self.process.pidfd
+            self._hub.watch(self._watched)
+        self.talk = Conversation(
+            self.number, found.name, self._plan, self._channel,
+            timeouts=self._timeouts, report=self._report, leaving=self._is_leaving,
+            share=self._plan.share and ring.possible(found.endpoint),
+        )  # fmt: skip
+        self.talk.greet(now)
 
     @property
     def _adopted(self) -> bool:

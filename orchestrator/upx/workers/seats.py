@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # A box that could not be had is asked again after so long, while others work.
 AGAIN_S = 30.0
+# What a box says of itself is not believed without bounds.
+MOST_OF_BOX, MOST_PORT = 64, 65_535
 
 
 class Seats:
@@ -54,8 +56,9 @@ class Seats:
         self._taken[worker] = seat
         if seat.site is None:
             return self._plan, self._search()
-        place = replace(self._plan.at(seat.site.box, precision=self._precision), weights=self._weights)
-        return place, FarLaunch(seat, seat.site, self._timeouts)
+        launch = FarLaunch(seat, seat.site, self._timeouts)
+        place = self._plan.at(seat.site.box, precision=self._precision)
+        return replace(place, weights=self._weights, heard=launch.heard), launch
 
     def served(self, worker: int, weights: str) -> bool:
         """A worker serves: its box is there. False where its weights are not those of the others.
@@ -79,8 +82,10 @@ class Seats:
         seat = self._taken.get(worker)
         if seat is None or seat.site is None:
             return False
-        known = {each.site.endpoint for each in self._seats if each.site is not None}
-        new = [site for site in map(seat.site.beside, ports) if site.endpoint not in known]
+        known = [each.site for each in self._seats if each.site is not None]
+        room = MOST_OF_BOX - sum(site.box == seat.site.box for site in known)
+        told = [seat.site.beside(port) for port in dict.fromkeys(ports) if 0 < port <= MOST_PORT]
+        new = [site for site in told if site not in known][: max(0, room)]
         self._seats += [Seat(site) for site in new]
         return bool(new)
 

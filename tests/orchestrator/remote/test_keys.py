@@ -13,7 +13,8 @@ import pytest
 from upx.config import Settings
 from upx.errors import UsageError, WorkerError
 from upx.private_files import changing, read_private, write_private
-from upx.remote.keys import KeyRing, parse_key, z85
+from upx.remote.keys import KeyRing, z85
+from upx.remote.names import parse_key
 
 if TYPE_CHECKING:
     from pathlib import Path
