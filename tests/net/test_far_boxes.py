@@ -16,9 +16,12 @@ from upx.config import Settings
 from upx.remote.boxes import Book
 from upx.remote.boxes import Box as Known
 from upx.remote.keys import KeyRing, z85
+from upx.workers.registry import list_workers
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from upx.workers.registry import WorkerInfo
 
 PICTURE = np.random.default_rng(11).integers(0, 256, (192, 256, 3), np.uint8)
 ENLARGED = PICTURE.repeat(4, axis=0).repeat(4, axis=1)
@@ -67,6 +70,16 @@ class Far:
             [*command, "--json", "--on", ",".join(NAMES), *words], env=env, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
+
+    def await_busy(self) -> None:
+        """Return when the first box computes, so that what comes next comes midway."""
+        until = time.monotonic() + 20
+        while not any(info.hosts and json.loads(info.path.read_text())["busy_since"] for info in self._workers()):
+            assert time.monotonic() < until, "the box never computed anything"
+            time.sleep(0.02)
+
+    def _workers(self) -> list[WorkerInfo]:
+        return list_workers(self._settings(NAMES[0]))
 
     def done(self, job: subprocess.Popen, seconds: float) -> None:
         out, err = job.communicate(timeout=seconds)
@@ -120,7 +133,7 @@ def test_a_picture_comes_back_equal_over_a_long_lossy_link_and_no_pixel_or_secre
 
 def test_a_cable_that_is_pulled_for_a_while_costs_time_and_no_tile(far) -> None:
     job = far.up("--set", "delay=0.15")
-    time.sleep(1.2)
+    far.await_busy()
     for box in far.lab.boxes:
         box.link.cut()
     time.sleep(3.0)
@@ -131,7 +144,7 @@ def test_a_cable_that_is_pulled_for_a_while_costs_time_and_no_tile(far) -> None:
 
 def test_a_link_that_is_cut_for_good_leaves_its_tiles_to_the_other_box(far) -> None:
     job = far.up("--set", "delay=0.1")
-    time.sleep(1.2)
+    far.await_busy()
     far.lab.boxes[0].link.cut()
     far.done(job, 60)
 

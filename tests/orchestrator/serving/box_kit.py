@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from upx.config import Settings
 from upx.remote.keys import KeyRing
+from upx.workers.registry import list_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +39,15 @@ def lives(pid: int) -> bool:
         return False
 
 
+def await_busy(settings: Settings) -> None:
+    """Return when a worker of that machine computes, so that what comes next comes midway."""
+
+    def computes() -> bool:
+        return any(json.loads(info.path.read_text())["busy_since"] for info in list_workers(settings) if info.hosts)
+
+    until(computes)
+
+
 def content(path: Path) -> bytes:
     """What a file holds; nothing where it has gone."""
     try:
@@ -52,7 +62,8 @@ class Machine:
     def __init__(self, home: Path, env: dict[str, str]) -> None:
         self.env = {**env, "UPX_HOME": str(home)}
         self.home = home
-        self.keys = KeyRing(Settings.from_env(self.env))
+        self.settings = Settings.from_env(self.env)
+        self.keys = KeyRing(self.settings)
 
     def upx(self, *words: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "upx", *map(str, words)]
@@ -80,9 +91,9 @@ class Box:
                 [sys.executable, "-m", "upx", *(words or SERVE)], env=machine.env, stdin=subprocess.DEVNULL,
                 stdout=file, stderr=file,
             )  # fmt: skip
-        until(lambda: "serves nearest" in self.said, says=lambda: self.said)
-        self.port = int(re.findall(r"tcp://[0-9.]+:([0-9]+)", self.said)[-1])
-        self.address = f"tcp://127.0.0.1:{self.port}"
+        until(lambda: " serves " in self.said, says=lambda: self.said)
+        self.address, port = re.findall(r"(tcp://[0-9.\[\]:]+:([0-9]+))", self.said)[-1]
+        self.port = int(port)
 
     @property
     def said(self) -> str:
@@ -92,6 +103,9 @@ class Box:
     def child(self) -> int:
         """Its worker's process, the last one."""
         return int(re.findall(r": process ([0-9]+)", self.said)[-1])
+
+    def await_busy(self) -> None:
+        await_busy(self.machine.settings)
 
     def await_another(self, child: int) -> None:
         until(lambda: self.child != child, says=lambda: self.said)

@@ -83,6 +83,14 @@ def test_a_box_computes_what_this_machine_would_and_needs_nothing_here(box, lapt
     assert not (laptop.home / "data" / "venvs").exists(), "no environment was built on the client"
 
 
+def test_a_box_at_an_address_of_ipv6(serve, attic, laptop, add, picture) -> None:
+    attic.keys.allow("laptop", laptop.keys.public("client"))
+    made = serve(*("tcp://[::1]:0" if word.startswith("tcp:") else word for word in SERVE))
+    assert "[::1]" in made.address
+    assert add(made).returncode == 0
+    done(up(laptop, picture, "--on", "attic"))
+
+
 def test_two_boxes_share_a_picture(box, cellar, laptop, picture, tmp_path) -> None:
     trace = tmp_path / "trace.json"
     done(up(laptop, picture, "--on", "attic,cellar", "--set", "delay=0.05", "--trace", str(trace)))
@@ -93,7 +101,7 @@ def test_two_boxes_share_a_picture(box, cellar, laptop, picture, tmp_path) -> No
 
 def test_a_box_whose_worker_is_killed_midway_costs_time_and_no_tile(box, laptop, picture) -> None:
     job, child = up(laptop, picture, "--on", "attic", "--set", "delay=0.1"), box.child
-    time.sleep(1.0)
+    box.await_busy()
     os.kill(child, signal.SIGKILL)
     done(job)
     assert box.child != child
@@ -101,14 +109,14 @@ def test_a_box_whose_worker_is_killed_midway_costs_time_and_no_tile(box, laptop,
 
 def test_a_box_that_is_stopped_for_good_leaves_its_tiles_to_the_others(box, cellar, laptop, picture) -> None:
     job = up(laptop, picture, "--on", "attic,cellar", "--set", "delay=0.1")
-    time.sleep(0.8)
+    box.await_busy()
     box.kill()
     done(job)
 
 
 def test_a_worker_that_does_not_answer_any_more_costs_no_tile(box, cellar, laptop, picture) -> None:
     job, child = up(laptop, picture, "--on", "attic,cellar", "--set", "delay=0.05"), box.child
-    time.sleep(0.6)
+    box.await_busy()
     os.kill(child, signal.SIGSTOP)
     try:
         done(job)
@@ -118,7 +126,7 @@ def test_a_worker_that_does_not_answer_any_more_costs_no_tile(box, cellar, lapto
 
 def test_a_box_that_restarts_its_worker_for_an_update_loses_no_tile(box, laptop, picture) -> None:
     job, child = up(laptop, picture, "--on", "attic", "--set", "delay=0.1"), box.child
-    time.sleep(0.8)
+    box.await_busy()
     box.process.send_signal(signal.SIGHUP)
     done(job)
     box.await_another(child)
@@ -133,7 +141,7 @@ def test_a_key_that_is_revoked_midway_ends_its_job_and_nobody_elses(
     until(lambda: other.upx("worker", "add", "attic", box.address, "--key", key).returncode == 0)
     theirs = up(other, picture, "--on", "attic", "--set", "delay=0.1", "-o", str(other.home / "theirs.png"))
     mine = up(laptop, picture, "--on", "attic", "--set", "delay=0.1")
-    time.sleep(1.0)
+    box.await_busy()
     attic.keys.revoke("laptop")
     out, err = mine.communicate(timeout=30)
     assert mine.returncode == 7, out + err
