@@ -38,8 +38,8 @@ def write_private(path: Path, text: str) -> None:
 
 def read_private(path: Path) -> str:
     """What a secret file holds; UsageError where others can read or write it, OSError where it is not there."""
-    facts = path.stat()
-    if not IS_WINDOWS and stat.S_IMODE(facts.st_mode) & 0o077:
+    check_private(path.parent)
+    if not IS_WINDOWS and stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise UsageError(
             f"{path} can be read by others",
             hint=f"chmod 600 {path}; if it holds a secret key, make another: upx key new",
@@ -47,10 +47,27 @@ def read_private(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def is_private(folder: Path) -> bool:
+    """Whether it is a folder, no link to one, that only this user can enter; OSError where it is not there."""
+    facts = folder.lstat()
+    if not stat.S_ISDIR(facts.st_mode):
+        return False
+    return IS_WINDOWS or (facts.st_uid == os.getuid() and not stat.S_IMODE(facts.st_mode) & 0o077)
+
+
+def check_private(folder: Path) -> None:
+    """UsageError for a folder in which others could put, or see, a secret; OSError where it is not there."""
+    if not is_private(folder.resolve()):
+        raise UsageError(
+            f"{folder} is not private: others can enter it, or it is not yours", hint=f"chmod 700 {folder}"
+        )
+
+
 @contextmanager
 def changing(folder: Path) -> Generator[None]:
     """While this lasts nobody else changes the folder's files; WorkerError where somebody does for seconds."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    check_private(folder)
     until = time.monotonic() + LOCK_S
     while (lock := locks.try_lock(folder / ".lock")) is None:
         if time.monotonic() > until:

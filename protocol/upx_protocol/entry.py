@@ -45,6 +45,7 @@ class Entry:
             "env": options.env,
             "build": options.build,
             "curve_public": curve_public,
+            "box": options.box,
         }
 
     def write(self, status: Status) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from upx.errors import UsageError
 from upx.private_files import changing, read_private, write_private
 from upx.remote.names import NAME, parse_key
 from upx.workers.channel import key_from_text, key_text, new_key_pair
-from upx.workers.endpoints import ClientKeys, CurveKeys
+from upx.workers.endpoints import ClientKeys, CurveKeys, read_pair
 from upx_protocol.allowlist import parse_allowed
 
 if TYPE_CHECKING:
@@ -43,18 +43,18 @@ class KeyRing:
 
     def client(self) -> ClientKeys:
         """The pair that hosts of this machine show to boxes; made on first use. Z85."""
-        return ClientKeys(**self._pair("client"))
+        return self._pair("client")
 
     def public(self, which: Which) -> str:
         """A public key, in hexadecimal; the pair is made on first use."""
-        return key_text(self._pair(which)["public"])
+        return key_text(self._pair(which).public)
 
     def worker_file(self) -> Path:
         """The file that a serving worker reads its keys from, brought up to date."""
         server, client = self._pair("server"), self._pair("client")
         path = self.folder / "worker.json"
         with changing(self.folder):
-            told = CurveKeys(server["public"], server["secret"], client["public"])
+            told = CurveKeys(server.public, server.secret, client.public)
             write_private(path, json.dumps(asdict(told)))
             if not self.list_path.exists():
                 write_private(self.list_path, "")
@@ -63,7 +63,7 @@ class KeyRing:
     def new(self, which: Which) -> str:
         """Replace a pair; the public key. Whoever knows the old one must be told."""
         with changing(self.folder):
-            return key_text(self._make(which)["public"])
+            return key_text(self._make(which).public)
 
     def allowed(self) -> list[Allowed]:
         """Whom this machine lets in, in the order of the list."""
@@ -105,22 +105,17 @@ class KeyRing:
         except ValueError as error:
             raise UsageError(f"{self.list_path} is no text", hint="remove it, and allow the clients again") from error
 
-    def _pair(self, which: Which) -> dict[str, str]:
+    def _pair(self, which: Which) -> ClientKeys:
         path = self.folder / f"{which}.json"
         if not path.exists():
             with changing(self.folder):
                 if not path.exists():
                     return self._make(which)
-        try:
-            fields = cast("dict[str, Any]", json.loads(read_private(path)))
-            return {"public": str(fields["public"]), "secret": str(fields["secret"])}
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{path} is no pair of keys", hint=f"upx key new {which} makes another") from error
+        return read_pair(path, hint=f"upx key new {which} makes another")
 
-    def _make(self, which: Which) -> dict[str, str]:
-        public, secret = new_key_pair()
-        pair = {"public": public, "secret": secret}
-        write_private(self.folder / f"{which}.json", json.dumps(pair))
+    def _make(self, which: Which) -> ClientKeys:
+        pair = ClientKeys(*new_key_pair())
+        write_private(self.folder / f"{which}.json", json.dumps(asdict(pair)))
         return pair
 
 

@@ -1,4 +1,4 @@
-"""What people call machines, and their keys as people write them. Imports nothing that a list of boxes can do without."""
+"""What people call machines, and their keys as people write them; no list of boxes needs more imports than these."""
 
 from __future__ import annotations
 

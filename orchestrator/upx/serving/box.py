@@ -1,7 +1,7 @@
 """The box: one supervising process, one worker a device, until it is told to end.
 
 SIGTERM, SIGINT    the workers finish within three seconds, then the box ends
-SIGHUP             each worker in turn finishes what it has and is started anew, with the code of now
+SIGHUP             each worker in turn finishes what it has and is started anew, with the code and the keys of now
 """
 
 from __future__ import annotations
@@ -116,9 +116,10 @@ class BoxServer:
             self._renewer = None
 
     def _renew(self) -> None:
-        """Give every worker the plan of now, and drain one after the other; ``poll`` starts each again."""
+        """Give every worker the plan and the keys of now, and drain one after the other; ``poll`` starts each again."""
         try:
             plans = self._make_plans()
+            KeyRing(self._settings).worker_file()
         except (UpxError, OSError) as error:
             log.error("the workers stay as they are: %s", error)  # noqa: TRY400  said in one line
             return

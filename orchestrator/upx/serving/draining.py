@@ -7,9 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
-from upx.remote.keys import KeyRing
 from upx.workers import control, registry
-from upx.workers.channel import key_text
 
 if TYPE_CHECKING:
     from upx.config import Settings
@@ -19,19 +17,17 @@ DRAIN_S, BIND_S = 600.0, 10.0
 
 def drain_all(settings: Settings) -> list[control.Stopped]:
     """Ask every served worker to finish and leave, and wait for that, ten minutes at most."""
-    key = KeyRing(settings).public("server")
     until = time.monotonic() + BIND_S
-    served = _served(settings, key)
+    served = _served(settings)
     # One that is just starting has not said yet whose it is.
     while any(info.starting for info in registry.list_workers(settings)) and time.monotonic() < until:
         time.sleep(0.05)
-        served = _served(settings, key)
+        served = _served(settings)
     if not served:
         return []
     with ThreadPoolExecutor(len(served), "upx-drain") as threads:
         return list(threads.map(partial(control.end_worker, settings=settings, force=False, timeout=DRAIN_S), served))
 
 
-def _served(settings: Settings, key: str) -> list[registry.WorkerInfo]:
-    workers = registry.list_workers(settings)
-    return [info for info in workers if info.curve_public and key_text(info.curve_public) == key]
+def _served(settings: Settings) -> list[registry.WorkerInfo]:
+    return [info for info in registry.list_workers(settings) if info.box]

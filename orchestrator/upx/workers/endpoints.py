@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
-from upx.errors import WorkerStartError
-from upx.private_files import changing, write_private
+from upx.errors import UsageError, WorkerStartError
+from upx.private_files import changing, is_private, read_private, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,12 +69,9 @@ def _usable(folder: Path) -> bool:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
-        facts = folder.lstat()
+        return is_private(folder)
     except OSError:
         return False
-    if not stat.S_ISDIR(facts.st_mode):
-        return False
-    return not hasattr(os, "getuid") or (facts.st_uid == os.getuid() and not stat.S_IMODE(facts.st_mode) & 0o077)
 
 
 def new_endpoint(settings: Settings, transport: Transport) -> str:
@@ -104,8 +101,16 @@ def curve_keys(settings: Settings, new_pair: Callable[[], tuple[str, str]]) -> t
     with changing(folder):
         if not client.is_file() or not worker.is_file():
             _make_keys(worker, client, new_pair)
-        fields = cast("dict[str, Any]", json.loads(client.read_text(encoding="ascii")))
-    return worker, ClientKeys(str(fields["public"]), str(fields["secret"]))
+        return worker, read_pair(client)
+
+
+def read_pair(path: Path, *, hint: str = "remove it, and another is made") -> ClientKeys:
+    """A pair of keys as its private file holds it; UsageError for anything else, OSError where there is none."""
+    try:
+        fields = cast("dict[str, Any]", json.loads(read_private(path)))
+        return ClientKeys(str(fields["public"]), str(fields["secret"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is no pair of keys", hint=hint) from error
 
 
 def _make_keys(worker: Path, client: Path, new_pair: Callable[[], tuple[str, str]]) -> None:
@@ -121,9 +126,6 @@ def client_keys(settings: Settings, curve_public: str, new_pair: Callable[[], tu
     One that serves a network knows its own machine by the pair that boxes see.
     """
     worker, keys = curve_keys(settings, new_pair)
-    known = cast("dict[str, Any]", json.loads(worker.read_text(encoding="ascii")))
+    known = cast("dict[str, Any]", json.loads(read_private(worker)))
     far = settings.data_dir / "keys" / "client.json"
-    if known["server_public"] == curve_public or not far.is_file():
-        return keys
-    fields = cast("dict[str, Any]", json.loads(far.read_text(encoding="ascii")))
-    return ClientKeys(str(fields["public"]), str(fields["secret"]))
+    return keys if known.get("server_public") == curve_public or not far.is_file() else read_pair(far)

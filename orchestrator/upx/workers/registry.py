@@ -37,7 +37,7 @@ class WorkerInfo:
     """One worker as its entry shows it. ``endpoint`` is empty while it starts; times in seconds since the epoch.
 
     ``idle``: seconds without a host, 0 while it has one. ``memory``: resident bytes, 0 where unknown. ``inode``
-    tells an entry from a later one of the same name.
+    tells an entry from a later one of the same name. ``box``: the name under which it serves a network, if it does.
     """
 
     path: Path
@@ -58,6 +58,7 @@ class WorkerInfo:
     idle_s: float | None = None
     started: float = 0.0
     memory: int = 0
+    box: str = ""
 
     @property
     def name(self) -> str:
@@ -175,6 +176,7 @@ def _info(path: Path, inode: int, identity: str, ordinal: int, fields: dict[str,
         device=_text(fields, "device"),
         endpoint=_text(fields, "endpoint"),
         curve_public=_text(fields, "curve_public"),
+        box=_text(fields, "box"),
         tied=fields.get("tied") is not False,
         hosts=hosts,
         idle=0.0 if hosts or last_used is None else max(0.0, time.time() - last_used),

@@ -178,3 +178,28 @@ def test_the_worker_is_told_its_pair_and_the_own_hosts_key_and_no_other_secret(r
     text = ring.worker_file().read_text()
     assert json.loads(text)["client_public"] == ring.client().public
     assert ring.client().secret not in text
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o750, 0o701])
+def test_a_folder_that_others_can_enter_is_refused_with_what_to_do(ring, mode) -> None:
+    ring.public("client")
+    ring.folder.chmod(mode)
+    for act in (
+        lambda: ring.public("client"),
+        lambda: ring.new("client"),
+        lambda: ring.allow("a", "ab" * 32),
+        ring.worker_file,
+    ):
+        with pytest.raises(UsageError, match="not private") as caught:
+            act()
+        assert f"chmod 700 {ring.folder}" in caught.value.hint
+
+
+def test_a_folder_that_is_a_link_is_as_private_as_what_it_leads_to(ring, tmp_path) -> None:
+    key = ring.public("client")
+    ring.folder.rename(tmp_path / "elsewhere")
+    ring.folder.symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert ring.public("client") == key
+    (tmp_path / "elsewhere").chmod(0o755)
+    with pytest.raises(UsageError, match="not private"):
+        ring.public("client")

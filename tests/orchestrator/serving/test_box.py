@@ -49,8 +49,12 @@ def test_ps_shows_the_workers_of_boxes_and_goes_on_without_those_that_are_away(s
     assert gone.returncode == 0
     ended = laptop.upx("ps", "--on", "any")
     assert ended.returncode == 7
-    assert f"attic:{box.port}" in ended.stdout
+    _, here, away = ended.stdout.splitlines()
+    assert here.split()[:2] == [f"attic:{box.port}", "nearest"]
+    assert away.split()[0] == "gone:9"
+    assert "unreachable" in away
     assert "gone cannot be reached" in ended.stderr
+    assert "upx worker test gone" in ended.stderr
     assert laptop.records("ps") == []
 
 
@@ -133,6 +137,23 @@ def test_a_drained_box_ends_with_0(serve, attic) -> None:
     assert stopped["outcome"] == "drained"
     assert box.ended() == 0
     assert attic.records("worker", "drain") == []
+
+
+def test_a_box_whose_key_is_replaced_shows_the_new_one_after_a_hangup_and_can_be_drained_before(
+    serve, attic, laptop, add
+) -> None:
+    attic.keys.allow("laptop", laptop.keys.public("client"))
+    box, old = serve(), attic.keys.public("server")
+    attic.records("key", "new", "server", "--yes")
+    added(add(box, key=old))
+    child = box.child
+    box.process.send_signal(signal.SIGHUP)
+    box.await_another(child)
+    assert "does not hold" in laptop.refused("worker", "test", "attic")
+    assert add(box, name="anew").returncode == 0
+    attic.records("key", "new", "server", "--yes")
+    assert [row["outcome"] for row in attic.records("worker", "drain")] == ["drained"]
+    assert box.ended() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
