@@ -50,7 +50,8 @@ def on_batch(batch: Batch) -> None:
 
 def _on_tile(tile: NDArray[Any], params: Mapping[str, Scalar]) -> None:
     time.sleep(_number(params, "delay"))
-    if _applies(tile, params, "crash") or _taken(params, "crash_once_file"):
+    most = _number(params, "crash_above")
+    if _applies(tile, params, "crash") or (most and max(tile.shape[:2]) > most) or _taken(params, "crash_once_file"):
         _crash()
     if _applies(tile, params, "hang") or _taken(params, "hang_once_file"):
         time.sleep(FOREVER_S)

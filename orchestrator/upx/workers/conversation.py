@@ -73,7 +73,7 @@ class Conversation:
         self.left = False
         self.mangled = 0
         # Of all workers of its box, where it is one's.
-        self.ports: tuple[int, ...] = ()
+        self.ports, self.pid = (), 0
         self.capabilities: Capabilities | None = None
         self._session = ""
         self._load_id = ""
@@ -182,7 +182,7 @@ class Conversation:
         if self._plan.place and message.backend != self._plan.backend:
             self.refused = wire.Reject(message.id, "identity", f"it serves {message.backend}, not {self._plan.backend}")
             return
-        self._session, self.ports = message.session, message.ports
+        self._session, self.ports, self.pid = message.session, message.ports, message.pid
         self._credit = (message.credit_tiles, message.credit_bytes)
         offer = self.shared.begin(message.features, self._next())
         if offer is not None:

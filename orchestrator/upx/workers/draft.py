@@ -96,8 +96,11 @@ class Draft:
             self.actions.append(Requeued(worker, batch.job, len(batch.open), batch.alone))
         self.queue = sorted([*again, *self.queue], key=lambda batch: (not batch.alone, batch.tiles))
 
-    def lose(self, worker: int, *, blame: bool) -> None:
-        """Take a worker's batches away. With ``blame``, those that were being computed are under suspicion."""
+    def lose(self, worker: int, *, blame: bool, unclear: bool = False) -> None:
+        """Take a worker's batches away. With ``blame``, those that were being computed are under suspicion.
+
+        If that is ``unclear``, they may come to be: see ``accuse``.
+        """
         have = self.workers[worker]
         self.workers[worker] = have._replace(sent=())
         sent = [item for item in have.sent if not item.dropped and item.batch.open]
@@ -109,11 +112,26 @@ class Draft:
         head = sent[0] if blame and sent and not have.started else None
         if head is not None and head.batch.alone:
             suspects, head = [head], None
+        if unclear and sent:
+            accused = [item.batch for item in sent if item.started is not None] or [sent[0].batch]
+            self.note(accused={**self.state.accused, worker: tuple(accused)})
         for item in suspects:
             self._suspect(worker, item.batch)
         if head is not None:
             self.requeue(worker, [head.batch], alone=True)
         self.requeue(worker, [item.batch for item in sent if item not in suspects and item is not head])
+
+    def accuse(self, worker: int) -> None:
+        """A worker did die: suspect what it computed then, wherever that is by now."""
+        for known in self.state.accused.get(worker, ()):
+            waiting = [batch for batch in self.queue if batch.id == known.id]
+            for batch in waiting:
+                self.queue.remove(batch)
+                self._suspect(worker, batch)
+            for other in list(self.workers.values()):
+                for sent in other.sent:
+                    if sent.batch.id == known.id:
+                        self.put(other.id, sent, sent._replace(batch=sent.batch._replace(kills=sent.batch.kills + 1)))
 
     def _suspect(self, worker: int, batch: Batch) -> None:
         """A batch's worker died of it, perhaps: each of its tiles is tried alone, and the second time is the last."""

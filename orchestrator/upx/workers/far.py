@@ -53,12 +53,16 @@ class FarProcess(Process):
 
 @dataclass(slots=True)
 class Seat:
-    """A place that a pool has for a worker. ``site``: None on this machine; ``served``: it did before."""
+    """A place that a pool has for a worker. ``site``: None on this machine; ``served``: it did before.
+
+    ``reached``: the worker that last served there, -1 for none yet, and its process on its own machine.
+    """
 
     site: FarSite | None = None
     served: bool = False
     taken: bool = False
     freed: float = 0.0
+    reached: tuple[int, int] = (-1, 0)
 
 
 class FarLaunch:

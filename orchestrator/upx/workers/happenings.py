@@ -86,10 +86,21 @@ class Leaving(FromWorker):
 
 @dataclass(frozen=True, slots=True)
 class Died(FromWorker):
-    """It is gone. ``blame``: not by intent, so a started batch may be the cause."""
+    """It is gone. ``blame``: not by intent, so a started batch may be the cause.
+
+    ``unclear``: it is far away, and only its link may have ended; ``Explained`` follows, if it is reached again.
+    """
 
     reason: str
     blame: bool
+    unclear: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Explained(FromWorker):
+    """Why a worker far away was lost: it ``died``, since another process is in its place, or it never did."""
+
+    died: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from upx.workers.happenings import (
     BatchStarted,
     Credited,
     Died,
+    Explained,
     Happening,
     JobCancelled,
     Leaving,
@@ -223,10 +224,16 @@ def _died(draft: Draft, it: Died) -> None:
     if worker is None:
         return
     counts = it.blame and bool(worker.sent)
-    draft.lose(it.worker, blame=it.blame)
+    draft.lose(it.worker, blame=it.blame, unclear=it.unclear)
     del draft.workers[it.worker]
     if counts and not draft.poisoned:
         draft.count_failure(limit=draft.state.timeouts.deaths, reason=it.reason)
+
+
+def _explained(draft: Draft, it: Explained) -> None:
+    if it.died:
+        draft.accuse(it.worker)
+    draft.note(accused={number: what for number, what in draft.state.accused.items() if number != it.worker})
 
 
 HANDLERS: dict[type[Happening], Callable[[Draft, Any], None]] = {
@@ -240,6 +247,7 @@ HANDLERS: dict[type[Happening], Callable[[Draft, Any], None]] = {
     SessionLost: _session_lost,
     Leaving: _leaving,
     Died: _died,
+    Explained: _explained,
     BatchStarted: _batch_started,
     TileDone: _tile_done,
     BatchFailed: _batch_failed,

@@ -236,11 +236,11 @@ class Link:
         removed, goodbye = self._is_leaving(), self.talk is not None and self.talk.left
         purpose = verdict.blameless(status=self.process.status, said_goodbye=goodbye, entry_removed=removed)
         # Whether it died or the link did cannot be told from here.
-        blame = not purpose and not self._plan.far
-        why = self._channel.why if self._plan.far and self._channel is not None else ""
-        return happened + self._bury(now, ended or why or "it closed the connection", blame=blame)
+        far, channel = self._plan.far, self._channel
+        why = ended or (far and channel is not None and channel.why) or "it closed the connection"
+        return happened + self._bury(now, why, blame=not purpose and not far, unclear=not purpose and far)
 
-    def _bury(self, now: float, reason: str, *, blame: bool) -> list[Happening]:
+    def _bury(self, now: float, reason: str, *, blame: bool, unclear: bool = False) -> list[Happening]:
         unserved = self._phase == "talking" and (self.talk is None or self.talk.phase != "serving")
         said = verdict.epitaph(self._plan, reason, self.log, unserved=unserved, blame=blame)
         if unserved and (self._adopted or (not said.final and self._launch.patient(now))):
@@ -254,7 +254,7 @@ class Link:
             # One far away was tried for as long as there was hope.
             final = said.final or self._plan.far
             return [StartFailed(now, self.number, said.words, self.error if final else None)]
-        return [Died(now, self.number, said.words, blame)]
+        return [Died(now, self.number, said.words, blame, unclear)]
 
     def _unwatch(self) -> None:
         if self._watched >= 0:

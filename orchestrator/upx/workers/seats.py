@@ -71,6 +71,14 @@ class Seats:
         self._weights = self._weights or weights
         return not weights or weights == self._weights
 
+    def explained(self, worker: int, pid: int) -> tuple[int, bool] | None:
+        """A worker of a box is reached: who had its seat before, and whether that one's process has ended since."""
+        seat = self._taken.get(worker)
+        if seat is None or seat.site is None:
+            return None
+        (before, process), seat.reached = seat.reached, (worker, pid)
+        return (before, process != pid) if before not in {-1, worker} else None
+
     def free(self, worker: int, now: float) -> None:
         """A worker is gone."""
         seat = self._taken.pop(worker, None)

@@ -102,6 +102,7 @@ class State(NamedTuple):
 
     ``failures``: starts or deaths in a row without one tile done; ``seen``: pixels of a batch to the latest
     seconds that such a one took. ``varied``: workers are of several machines, and where one cannot be had another may.
+    ``accused``: what a worker far away computed when its link ended, while nobody knows whether it died of that.
     """
 
     limit: int = 1
@@ -116,3 +117,4 @@ class State(NamedTuple):
     ticked: float = 0.0
     seen: Mapping[int, tuple[float, ...]] = MappingProxyType({})
     varied: bool = False
+    accused: Mapping[int, tuple[Batch, ...]] = MappingProxyType({})

@@ -27,7 +27,7 @@ from upx.workers.actions import (
 )
 from upx.workers.channel import Hub
 from upx.workers.courier import Courier, Promise
-from upx.workers.happenings import BatchFailed, Died, Happening, Serving, StartFailed, Tick, Widened
+from upx.workers.happenings import BatchFailed, Died, Explained, Happening, Serving, StartFailed, Tick, Widened
 from upx.workers.link import Link
 from upx.workers.parting import HURRIED_S, part
 from upx.workers.state import DEPTH, State
@@ -189,6 +189,8 @@ class Supervisor(threading.Thread):
             weights = link.capabilities.weights if link.capabilities is not None else ""
             if not self._seats.served(link.number, weights):
                 link.kill(time.monotonic(), "it has other weights than the others", abandon=True)
+            if link.talk is not None and (told := self._seats.explained(link.number, link.talk.pid)):
+                self._step(Explained(happening.now, *told))
             if link.talk is not None and self._seats.neighbours(link.number, link.talk.ports):
                 self._inbox.append((Widened(time.monotonic(), len(self._seats)), {}, None))
             self._waiters = [ready for ready in self._waiters if not self._is_ready(ready)]

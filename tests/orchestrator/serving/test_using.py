@@ -20,6 +20,7 @@ from box_kit import SERVE, Box, Machine, until
 from PIL import Image
 
 from upx.config import Settings
+from upx.errors import PoisonTileError
 from upx.host import Host
 from upx.routes import Request
 
@@ -183,6 +184,19 @@ def test_a_host_of_another_machine_cannot_name_files_of_the_box(box, laptop, pic
     assert job.returncode != 0, out
     assert "not for hosts of other machines" in err
     assert victim.read_text() == "keep me"
+
+
+def test_a_tile_that_ends_the_workers_of_a_box_fails_alone(box, laptop) -> None:
+    small, large = (np.full((side, side, 3), side, np.uint8) for side in (16, 32))
+    with Host(Settings.from_env(laptop.env)) as host:
+        pool = host.open(Request(backend="nearest", on=("attic",))).start()
+        pool.ready(30)
+        tiles = [small, large, small, small]
+        params = {"crash_above": 20, "delay": 0.05}
+        futures = [pool.submit([tile], out_dtype="uint8", job=1, params=params)[0] for tile in tiles]
+        assert isinstance(futures[1].exception(60), PoisonTileError)
+        for future in futures[:1] + futures[2:]:
+            assert np.array_equal(future.result(60).array, small.repeat(4, 0).repeat(4, 1))
 
 
 def test_ten_hosts_share_one_worker_fairly(box, laptop) -> None:

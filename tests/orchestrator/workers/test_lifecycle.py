@@ -356,6 +356,51 @@ def test_a_cancelled_job_with_a_copy_fails_each_tile_once() -> None:
     assert sorted(a.worker for a in of(cancelled, act.SendCancel)) == [0, 1]
 
 
+def far_death(play: Play, worker: int, *, died: bool) -> list:
+    """A worker far away is lost, another is reached in its place, and it is known what had happened."""
+    actions = play.say(hap.Died, worker, "the link", False, True)
+    (start,) = of([*actions, *play.tick(1.0)], act.StartWorker)
+    actions += play.say(hap.Explained, worker, died)
+    return actions + play.say(hap.Serving, start.worker, 8, 1000, True)
+
+
+def test_a_tile_that_ends_workers_far_away_is_poison_and_it_alone() -> None:
+    play = Play(varied=True)
+    for tile in (1, 2):
+        play.submit(tile)
+    play.say(hap.Serving, 0, 8, 1000, True)
+    play.say(hap.BatchStarted, 0, 1, 0)
+    again = sent(far_death(play, 0, died=True))
+    assert [tiles for _, _, tiles in again] == [(1,)], "it is tried with nothing beside it"
+    play.say(hap.BatchStarted, 1, again[0][0], again[0][1])
+    actions = far_death(play, 1, died=True)
+    assert [(a.tile, a.cause) for a in of(actions, act.FailTile)] == [(1, "poison")]
+    assert [tiles for _, _, tiles in sent(actions)] == [(2,)]
+
+
+def test_links_that_end_make_nothing_poison() -> None:
+    play = Play(varied=True)
+    play.submit(1)
+    play.say(hap.Serving, 0, 8, 1000, True)
+    for worker in range(6):
+        play.say(hap.BatchStarted, worker, 1, worker)
+        assert of(far_death(play, worker, died=False), act.FailTile) == []
+    assert play.state.accused == {}
+
+
+def test_what_is_accused_while_another_computes_it_is_suspected_there() -> None:
+    play = Play(limit=2, varied=True)
+    play.submit(1)
+    play.submit(2)
+    play.say(hap.Serving, 0, 8, 1000, True)
+    play.say(hap.Serving, 1, 8, 1000, True)
+    first = next(worker.id for worker in play.state.workers.values() if worker.sent[0].batch.id == 1)
+    play.say(hap.BatchStarted, first, 1, 0)
+    play.say(hap.Died, first, "the link", False, True)
+    play.say(hap.Explained, first, True)
+    assert [each.batch.kills for each in play.state.workers[1 - first].sent if each.batch.id == 1] == [1]
+
+
 def test_where_one_machine_cannot_serve_another_is_tried_before_anybody_gives_up() -> None:
     play = Play(limit=2, varied=True)
     play.submit(1)
@@ -465,6 +510,19 @@ class World(RuleBasedStateMachine):
         if worker is not None:
             self.alive.discard(worker)
             self.say(hap.StartFailed, worker, "no", ValueError() if lasting else None)
+
+    @rule(pick=st.integers(0, 9), died=st.booleans(), explained=st.booleans())
+    def lose_far_away(self, pick: int, *, died: bool, explained: bool) -> None:
+        worker = self._worker(pick, "serving", "leaving")
+        if worker is None:
+            return
+        self.alive.discard(worker)
+        self.say(hap.Died, worker, "the link", False, True)
+        if explained:
+            for batch in self.play.state.accused.get(worker, ()) if died else ():
+                for tile in batch.open:
+                    self.blamed[tile] = self.blamed.get(tile, 0) + 1
+            self.say(hap.Explained, worker, died)
 
     @rule(pick=st.integers(0, 9))
     def start_batch(self, pick: int) -> None:
