@@ -12,7 +12,6 @@ from upx.assets.licences import require_licence
 from upx.assets.ready import Readying
 from upx.devices import precision_for, resolve_device, share_cores, usable_cores
 from upx.errors import NotReadyError, UsageError
-from upx.remote.sites import places
 from upx.routes import with_defaults
 from upx.trace import PictureTrace, measured
 
@@ -76,9 +75,13 @@ class Session:
         """
         with self._lock:
             if self._plan is None:
-                where = places(self._request.on, self.route.backend.name, self._settings)
-                self._sites = where.sites
-                self._plan = self._prepared() if where.local else self._far_plan()
+                local = True
+                if self._request.on:
+                    # ZeroMQ and numpy load in a third of a second, which most commands need not wait for.
+                    
+                    where = places(self._request.on, self.route.backend.name, self._settings)
+                    local, self._sites = where.local, where.sites
+                self._plan = self._prepared() if local else self._far_plan()
             return self._plan
 
     def start(self) -> WorkerPool:
@@ -180,6 +183,7 @@ class Session:
             model=model.name,
             weights=weights,
             precision=request.precision,
+            scale=model.scale,
             params={**model.options, **with_defaults(spec, self._params, "load")},
             workers=0,
         )
@@ -228,6 +232,7 @@ class Session:
             device=device.name,
             device_identity=device.identity,
             precision=precision,
+            scale=model.scale,
             threads=threads,
             params={**model.options, **with_defaults(spec, self._params, "load")},
             workers=workers,

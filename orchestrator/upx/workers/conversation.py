@@ -229,6 +229,11 @@ class Conversation:
     def _loaded(self, message: wire.Loaded, now: float) -> list[Happening]:
         if self.phase != "loading" or message.id != self._load_number or not message.load_id or message.scale < 1:
             return []
+        if self._plan.place and self._plan.scale not in {0, message.scale}:
+            # A box is not believed: so many times the memory, or another model's picture.
+            said = f"it loaded a model that enlarges {message.scale} times, not {self._plan.scale}"
+            self.refused = wire.Reject(message.id, "identity", said)
+            return []
         self.phase, self._load_id = "serving", message.load_id
         size = SizeRequirements(message.minimum, message.multiple_of, message.square, message.fixed)
         self.capabilities = Capabilities(

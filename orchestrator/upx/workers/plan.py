@@ -26,7 +26,8 @@ class LoadPlan:
     role to path, empty for a worker of another machine, which finds its own; ``weights``: their digest, empty for any.
     ``params`` are those that a load needs. ``workers``: at most so many at a time. ``keep_alive``: 0 ties a worker to
     this host, None keeps it for ever, else it leaves after so many seconds without a host. ``share``: tiles lie in
-    memory that host and worker both map, where the system has it. ``place``: the name of another machine.
+    memory that host and worker both map, where the system has it. ``scale``: the model's, 0 for any. ``place``: the
+    name of another machine.
     """
 
     backend: str
@@ -42,6 +43,7 @@ class LoadPlan:
     workers: int = 1
     keep_alive: float | None = 0
     share: bool = True
+    scale: int = 0
     place: str = ""
 
     @property
@@ -65,7 +67,7 @@ class LoadPlan:
         """The same load on another machine, which knows its files and devices itself."""
         return LoadPlan(
             backend=self.backend, model=self.model, weights=self.weights, device="", precision=precision,
-            params=self.params, keep_alive=None, share=False, place=place,
+            params=self.params, keep_alive=None, share=False, scale=self.scale, place=place,
         )  # fmt: skip
 
 
