@@ -40,6 +40,21 @@ sys.exit(code)
     assert "-h, --help" in ended.stdout
 
 
+@pytest.mark.parametrize("words", [["models"], ["backends"], ["env", "list"], ["worker", "list"]], ids=" ".join)
+def test_what_only_lists_files_loads_no_arrays_and_no_sockets(words, upx_env) -> None:
+    heavy = ("numpy", "zmq", "asyncio", "PIL")
+    code = f"""
+import sys
+from upx.cli._app import run
+code = run({words!r})
+print("loaded:", *(name for name in {heavy} if name in sys.modules))
+sys.exit(code)
+"""
+    ended = python("-c", code, env=upx_env)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[-1] == "loaded:"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_help_takes_at_most_150_ms(name) -> None:
     def cpu() -> float:
