@@ -67,7 +67,7 @@ def end_worker(info: WorkerInfo, settings: Settings, *, force: bool, timeout: fl
     """End one worker; see ``stop``."""
     info = _bound(info)
     held = process.adopt(info.pid, info.start_ticks)
-    if held is None or not registry.present(info.path, info.inode):
+    if held is None or not registry.is_its(info):
         if held is not None:
             held.release()
         return Stopped(info, "gone")
@@ -97,7 +97,7 @@ def _end(info: WorkerInfo, held: process.Process, settings: Settings, *, force: 
         if answered:
             return "draining"
     # Nobody is to find it any more, and whoever uses it sees that it is ended by intent.
-    if registry.present(info.path, info.inode):
+    if registry.is_its(info):
         info.path.unlink(missing_ok=True)
     held.signal(signal.SIGTERM)
     if _ends(held, TERM_S):

@@ -217,12 +217,21 @@ def present(path: Path, inode: int) -> bool:
         return False
 
 
+def is_its(info: WorkerInfo) -> bool:
+    """Whether the entry is still this worker's, which may not have had a process yet when it was read.
+
+    A successor's may have not only its name but its inode too, which file systems give to the next file.
+    """
+    now = read(info.path)
+    return now is not None and now.inode == info.inode and info.pid in {0, now.pid}
+
+
 def discard(info: WorkerInfo) -> None:
     """Remove the entry and the socket of a dead worker."""
     planned = ""
     with suppress(FileNotFoundError):  # The worker removes it when it leaves.
         planned = _text(_fields(info.path.read_bytes()), "planned")
-    if present(info.path, info.inode):
+    if is_its(info) and not _alive(info.path, info.pid):
         info.path.unlink(missing_ok=True)
     endpoints.remove_socket(info.endpoint or planned)
 

@@ -69,6 +69,23 @@ def test_a_dead_entry_is_swept_with_its_socket(settings, entry) -> None:
     assert list(folder.iterdir()) == []
 
 
+def test_a_successor_with_the_same_name_and_inode_is_left_alone(settings, entry) -> None:
+    fd, path = entry
+    fill(fd, pid=2)
+    old = registry.read(path)
+    fill(fd, pid=os.getpid())
+    assert not registry.is_its(old)
+    registry.discard(old)
+    assert path.exists()
+
+
+def test_the_living_are_not_discarded(settings, entry) -> None:
+    fd, path = entry
+    fill(fd, pid=os.getpid())
+    registry.discard(registry.read(path))
+    assert path.exists()
+
+
 def test_only_a_socket_is_ever_removed(tmp_path) -> None:
     precious = tmp_path / "precious.sock"
     precious.write_text("no socket")
