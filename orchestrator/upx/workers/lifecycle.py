@@ -39,8 +39,8 @@ from upx.workers.state import Batch, Sent, State, Worker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Durations kept per size of batch: their largest stands for the 99th percentile.
-REMEMBERED = 64
+# Durations kept per size of batch, whose largest stands for the 99th percentile; and sizes, those of late.
+REMEMBERED, SIZES = 64, 64
 REST_S = 0.25
 
 
@@ -110,7 +110,8 @@ def _tile_done(draft: Draft, it: TileDone) -> None:
         # Quicker than anybody looked whether it was begun: no longer than since it was sent.
         began = sent.at if sent.started is None else sent.started
         took = (*draft.state.seen.get(batch.pixels, ()), draft.now - began)
-        draft.note(seen={**draft.state.seen, batch.pixels: took[-REMEMBERED:]})
+        others = [(pixels, each) for pixels, each in draft.state.seen.items() if pixels != batch.pixels]
+        draft.note(seen=dict([*others[1 - SIZES :], (batch.pixels, took[-REMEMBERED:])]))
 
 
 def _answered_elsewhere(draft: Draft, worker: int, twin: Sent, batch: Batch) -> None:

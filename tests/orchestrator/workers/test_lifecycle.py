@@ -422,6 +422,19 @@ def test_a_pool_that_is_widened_starts_more_workers() -> None:
     assert of(play.say(hap.Widened, 1), act.StartWorker) == []
 
 
+def test_only_the_sizes_of_late_are_remembered() -> None:
+    play = Play()
+    play.serving()
+    play.say(hap.Wanted)
+    play.serving()
+    for number in range(1, 200):
+        play.say(hap.Submitted, 1, (number,), 10, 100 + number % 150)
+        play.say(hap.TileDone, 0, number, 0, 0, "x")
+        play.say(hap.Credited, 0, 1, 10)
+    assert len(play.state.seen) == 64
+    assert 100 + 199 % 150 in play.state.seen
+
+
 class World(RuleBasedStateMachine):
     """Hosts, workers and the kernel at their worst; the promises stand in ``invariant`` and ``teardown``."""
 
