@@ -90,8 +90,10 @@ class Link:
         """Whatever happened since the last time. ``due``: look at what wakes nobody, too."""
         if self._phase == "launching":
             return self._search(now)
-        changed = due or self.hurried or self._has_news()
-        if not changed and not (self._channel is not None and self._channel.has_mail):
+        channel = self._channel
+        # Connection or process may have come to an end.
+        changed = due or self.hurried or (channel is not None and channel.has_news) or self._hub.noticed(self._watched)
+        if not changed and not (channel is not None and channel.has_mail):
             return []
         happened = self._hear(now)
         if due and self.talk is not None:
@@ -102,10 +104,6 @@ class Link:
         if changed and self._phase in {"talking", "killed"}:
             happened += self._mourn(now)
         return happened
-
-    def _has_news(self) -> bool:
-        """Whether connection or process may have come to an end."""
-        return (self._channel is not None and self._channel.has_news) or self._hub.noticed(self._watched)
 
     # Finding
 
@@ -144,7 +142,7 @@ class Link:
         return self._found is not None and self._found.leaving
 
     def _look_on(self) -> None:
-        """The worker is of no use to us: let it live and look for another."""
+        """The worker is of no use to us: let it live, without our session, and look for another."""
         self._close()
         self._launch.again()
         self._phase, self._noticed, self.error = "launching", 0.0, None
@@ -212,8 +210,8 @@ class Link:
         self._phase = "killed"
 
     def bye(self) -> None:
-        """End our session."""
-        if self.talk is not None:
+        """End our session, if there is one."""
+        if self.talk is not None and self.talk.phase != "greeting":
             self.talk.say(Bye("the host is done"))
 
     def _mourn(self, now: float) -> list[Happening]:
@@ -263,6 +261,8 @@ class Link:
 
     def _close(self) -> None:
         """Give back what belongs to the worker that was found; sweep after one that is dead."""
+        # A session that we forget would keep others, and us, from loading another model for seconds.
+        self.bye()
         self._unwatch()
         if self._channel is not None:
             self._channel.close(linger=BYE_S)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from upx.workers.far import FarLaunch, FarSite, Seat
+from upx.workers.words import MOST_PORTS, told_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 # A box that could not be had is asked again after so long, while others work.
 AGAIN_S = 30.0
-# What a box says of itself is not believed without bounds.
-MOST_OF_BOX, MOST_PORT = 64, 65_535
 
 
 class Seats:
@@ -91,8 +90,8 @@ class Seats:
         if seat is None or seat.site is None:
             return False
         known = [each.site for each in self._seats if each.site is not None]
-        room = MOST_OF_BOX - sum(site.box == seat.site.box for site in known)
-        told = [seat.site.beside(port) for port in dict.fromkeys(ports) if 0 < port <= MOST_PORT]
+        room = MOST_PORTS - sum(site.box == seat.site.box for site in known)
+        told = map(seat.site.beside, told_ports(ports))
         new = [site for site in told if site not in known][: max(0, room)]
         self._seats += [Seat(site) for site in new]
         return bool(new)

@@ -16,7 +16,7 @@ from upx.remote.sites import places
 from upx.workers import pool as pools
 from upx.workers.channel import key_text, new_key_pair
 from upx.workers.plan import LoadPlan, Timeouts
-from upx.workers.seats import MOST_OF_BOX
+from upx.workers.words import MOST_PORTS
 from upx_protocol.codec import encode
 from upx_protocol.curve import CurveKeys
 from upx_protocol.fake_worker import Conduct, FakeWorker
@@ -93,7 +93,7 @@ def test_ports_that_are_none_are_passed_over(client, ports) -> None:
 
 def test_a_box_has_so_many_workers_and_no_more(client) -> None:
     client.knows("liar", Conduct(tamper=telling(ports=tuple(range(2000, 2200)))))
-    assert client.seats("liar") == MOST_OF_BOX
+    assert client.seats("liar") == MOST_PORTS
 
 
 def test_a_port_that_is_told_twice_is_one_worker(client) -> None:
