@@ -10,7 +10,8 @@ from upx_protocol.errors import OutOfMemoryError, UpscalerError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from upx_protocol.messages import Load, Message
+    from upx_protocol.arrays import Bytes
+    from upx_protocol.messages import Load, Message, Wanted
     from upx_protocol.sessions import Ticket
     from upx_protocol.upscaler import DeviceInfo, LoadResult
 
@@ -72,7 +73,30 @@ class Run:
     task: Task
 
 
-Action = Union[Send, Retire, Leave, Run]
+@dataclass(frozen=True)
+class KeepTask:
+    """For the process that keeps this machine's files: one that a host sends, named by ``number``.
+
+    ``what``: "begin" (with digest, size in bytes and the host's key), "chunk" (with its bytes) or "end", which means
+    that no more of it comes and is not answered.
+    """
+
+    number: int
+    what: str
+    sha256: str = ""
+    size: int = 0
+    client: str = ""
+    data: Bytes = b""
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Hand a task to the thread that speaks with that process."""
+
+    task: KeepTask
+
+
+Action = Union[Send, Retire, Leave, Run, Keep]
 
 
 #: How torch says it in a RuntimeError: for the CPU, for MPS, for CUDA, for its libraries.
@@ -125,12 +149,16 @@ class Advanced:
 
 @dataclass(frozen=True)
 class LoadEnded:
-    """A load ended, well where there is a ``result``. ``weights``: SHA-256 of what was loaded, where that is known."""
+    """A load ended, well where there is a ``result``. ``weights``: SHA-256 of what was loaded, where that is known.
+
+    ``wanted``: with a ``failure``, the files for want of which it failed, where the host may send them.
+    """
 
     result: Optional[LoadResult] = None
     failure: Optional[Failure] = None
     seconds: float = 0.0
     weights: str = ""
+    wanted: Tuple[Wanted, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -170,4 +198,17 @@ class Logged:
     time: float
 
 
-Outcome = Union[Imported, ImportFailed, Advanced, LoadEnded, UnloadEnded, TilePlaced, BatchEnded, Logged]
+@dataclass(frozen=True)
+class Kept:
+    """What became of a ``KeepTask``: the file's first ``offset`` bytes are kept, or why no more of it is.
+
+    ``later``: somebody else brings the file, and is so far.
+    """
+
+    number: int
+    offset: int = 0
+    later: bool = False
+    failure: Optional[Failure] = None
+
+
+Outcome = Union[Imported, ImportFailed, Advanced, LoadEnded, UnloadEnded, TilePlaced, BatchEnded, Logged, Kept]

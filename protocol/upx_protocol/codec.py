@@ -14,6 +14,7 @@ from msgpack import fallback
 
 from upx_protocol.arrays import Bytes, as_buffer, check_tiles, describe
 from upx_protocol.errors import MalformedError, UnknownKindError
+from upx_protocol.files import Chunk, check_chunk
 from upx_protocol.messages import HANDSHAKES, KINDS, Buffer, Echo, Echoed, Message, TileDone, Unknown, Upscale
 from upx_protocol.version import HANDSHAKE, NEWEST
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 MAX_HEADER = 65_536
 MAX_PARTS = 257
 MAX_SESSION = 64
-WITH_BUFFERS = (Upscale, TileDone, Echo, Echoed)
+WITH_BUFFERS = (Upscale, TileDone, Echo, Echoed, Chunk)
 
 # 1 MB of empty lists would become 65 MB of objects.
 _LIMITS = {"strict_map_key": True, "max_ext_len": 0, "max_bin_len": 0, "max_array_len": 512, "max_map_len": 512}
@@ -125,6 +126,8 @@ def _check_buffers(message: Message, buffers: Tuple[Bytes, ...]) -> None:
         _check_slots(message)
         if len(message.seeds) not in (0, len(described)):
             raise MalformedError("not one seed per tile")
+    if isinstance(message, Chunk):
+        check_chunk(described)
     if isinstance(message, (TileDone, Echo, Echoed)):
         check_tiles(described)
         if len(described) != 1:

@@ -27,6 +27,7 @@ from upx_protocol.actions import (
 )
 from upx_protocol.arrays import dtype_name, to_dtype, to_float
 from upx_protocol.errors import BadInputError, FatalError, UpscalerError
+from upx_protocol.steward import LackingError
 from upx_protocol.upscaler import Batch, LoadRequest, LoadResult, Upscaler
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ class Compute:
                 request = replace(self._steward.resolve(request, progress), device=self._device)
             result = _plain(self._backend.load(_order(request, progress)))
         except CAUGHT as error:
-            return LoadEnded(failure=_failure(error, f"loading {task.request.model}"))
+            wanted = error.files if isinstance(error, LackingError) else ()
+            return LoadEnded(failure=_failure(error, f"loading {task.request.model}"), wanted=wanted)
         self._loaded = result
         return LoadEnded(result=result, seconds=time.perf_counter() - started, weights=request.weights)
 

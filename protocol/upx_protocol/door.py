@@ -1,25 +1,25 @@
 """The door of a worker on tcp: who is let in, who is shown out, and how many may stand in front of it.
 
-ZeroMQ asks it about every key (RFC 27), and tells it of every connection; it closes connections of revoked keys, and
-the oldest of those that do not get through their handshake while there are too many.
+ZeroMQ asks it about every key (RFC 27), and tells it of every connection. It closes connections of keys that were
+revoked or that break the rules, and some of those that do not get through their handshake while there are too many.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import socket
-import sys
+import struct
 import time
-from collections import OrderedDict
-from contextlib import suppress
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Sequence
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
+from upx_protocol.actions import Action, Send
 from upx_protocol.allowlist import Allowlist
 from upx_protocol.curve import DOMAIN, CurveKeys, key_text, secure
+from upx_protocol.descriptors import NOWHERE, Peer, make_room, peer_of, received, shut
+from upx_protocol.handshake import Reject
+from upx_protocol.refusals import Refusals
+from upx_protocol.strangers import Strangers
 
 log = logging.getLogger("upx.door")
 
@@ -27,18 +27,30 @@ ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 ZAP_VERSION = b"1.0"
 ZAP_PARTS = 7
 #: Questions and events taken in one turn: a flood of either must not keep the clients waiting.
-AT_A_TIME = 64
-#: Connections that have not said a word yet, and those of one key; beyond it the oldest goes.
+AT_A_TIME = 32
+#: Seconds between two looks at who came and went: while there is more than that to see, something, and nothing.
+CROWD_S, STIRRED_S, IDLE_S = 0.003, 0.01, 0.25
+#: Connections that have not said a word yet, and those of one key; beyond it some go.
 MAX_STRANGERS, MAX_HOMES = 1_024, 32
-REFRESH_S, PARTING_S = 0.5, 0.5
-#: Refusals are counted, and told at most so often: nobody fills a disk by knocking.
-TELL_S = 10.0
+#: A Hello, the first that a host says, has 64 KiB at most. ZeroMQ takes a part of any size, key or no key, before it
+#: looks at it, so that strangers could fill the memory: those who have sent more than this are shown out.
+MOST_UNHEARD = 128 * 1024
+WEIGH_S, WEIGHED = 0.05, 64
+REFRESH_S, PARTING_S = 0.25, 0.25
+#: What no host that keeps to the protocol is ever told. A key that is, so often in so many seconds, is kept out for as
+#: many: what is refused costs the others as much time as what is not.
+OFFENCES = ("malformed", "credit", "forbidden")
+MAX_OFFENCES, PENANCE_S = 32, 10.0
 EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_CLOSED | zmq.EVENT_DISCONNECTED
-Peer = Tuple[str, int]
 
 
 class Door:
-    """``sockets`` are to be polled with the worker's own; ``turn`` does what there is to do and never waits."""
+    """``attend`` says what to wait for; ``turn`` does what there is to do and never waits.
+
+    The first connection after a while wakes whoever waits, so that its address is read before it is gone. While there
+    are more they wake nobody, or a crowd would do it thousands of times a second: they are looked at every now and
+    then, and as many at a time as cost a client half a millisecond.
+    """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: CurveKeys, allowed: str = "") -> None:
         self._context, self._keys = context, keys
@@ -46,18 +58,26 @@ class Door:
         self._zap = context.socket(zmq.REP)
         self._zap.setsockopt(zmq.LINGER, 0)
         self._zap.bind(ZAP_ENDPOINT)
+        self._pause, self._watch_at, self._weigh_at = IDLE_S, 0.0, 0.0
         self._events: Optional[zmq.Socket[bytes]] = None
         self._router: Optional[zmq.Socket[bytes]] = None
-        self._strangers: OrderedDict[int, Optional[Peer]] = OrderedDict()
+        self._poller: Optional[zmq.Poller] = None
+        self._strangers = Strangers(MAX_STRANGERS)
+        # Connections that have spoken: those of each key, oldest first, and whose each is.
+        self._homes: Dict[str, Dict[int, Peer]] = {}
+        self._key_at: Dict[int, str] = {}
         self._gone: List[str] = []
         self._parting: Dict[str, float] = {}
-        self._homes: Dict[str, Dict[int, Optional[Peer]]] = {}
-        self._refreshed = self._told = time.monotonic()
-        self._refused: Dict[str, int] = {}
+        self._offences: Dict[str, int] = {}
+        self._kept_out: Dict[str, float] = {}
+        self._refreshed = self._forgiven = time.monotonic()
+        self._refusals = Refusals(self._refreshed)
+        # Connections that are about to end since their key was refused, which has been told.
+        self._refused = 0
 
     def guard(self, router: zmq.Socket[bytes]) -> None:
         """Make a socket a CURVE server whose connections are watched; before it binds."""
-        _make_room()
+        make_room(8 * MAX_STRANGERS)
         secure(router, self._keys)
         where = f"inproc://door-{id(self)}"
         self._events = self._context.socket(zmq.PAIR)
@@ -68,10 +88,54 @@ class Door:
         self._events.connect(where)
         self._router = router
 
+    def attend(self, poller: zmq.Poller) -> None:
+        """Have whoever waits with it woken."""
+        self._poller = poller
+        poller.register(self._zap, zmq.POLLIN)
+        poller.register(self._events, zmq.POLLIN)
+
     @property
-    def sockets(self) -> List[zmq.Socket[bytes]]:
-        """What to wait for."""
-        return [self._zap, *([self._events] if self._events is not None else [])]
+    def patience_ms(self) -> int:
+        """How long the next turn may wait."""
+        soon = STIRRED_S if self._parting else WEIGH_S if self._strangers else IDLE_S
+        return int(1000 * min(self._pause, soon))
+
+    def turn(self, now: float) -> List[str]:
+        """Answer, watch, tell; the keys that were revoked since the last turn."""
+        self._answer()
+        if now >= self._watch_at or self._pause == IDLE_S:
+            self._watch()
+            self._watch_at = now + self._pause
+        if now >= self._weigh_at:
+            self._weigh()
+            self._weigh_at = now + WEIGH_S
+        self._part(now)
+        self._refusals.tell(now)
+        if now - self._forgiven >= PENANCE_S:
+            self._forgiven = now
+            self._offences.clear()
+        if now - self._refreshed >= REFRESH_S:
+            self._refreshed = now
+            self._gone += self.allowed.refresh()
+        gone, self._gone = self._gone, []
+        return gone
+
+    def close(self) -> None:
+        """Close the sockets, and tell what was not told yet."""
+        self._poller = None
+        # Not without an end: a crowd still comes and goes.
+        for _ in range(MAX_STRANGERS):
+            self._watch()
+            if self._pause != CROWD_S:
+                break
+        if self._router is not None:
+            self._router.disable_monitor()
+        if self._events is not None:
+            self._events.close()
+        self._zap.close()
+        self._refusals.tell_all()
+
+    # Clients
 
     def caller(self, frame: zmq.Frame) -> str:
         """The key, in hexadecimal, of whoever sent a message; empty where it may not speak any more."""
@@ -79,148 +143,142 @@ class Door:
             key, fd = str(frame.get("User-Id")), int(frame.get(zmq.SRCFD))
         except (zmq.ZMQError, ValueError):
             return ""
-        if key not in self.allowed:
+        if key not in self.allowed or self._keeps_out(key):
             return ""
-        homes = self._homes.get(key)
-        if homes is None or fd not in homes:
+        if self._key_at.get(fd) != key:
             self._settle(key, fd)
         return key
 
     def _settle(self, key: str, fd: int) -> None:
-        """A connection's first message: now it is known whose it is."""
-        self._strangers.pop(fd, None)
+        """A connection's first message: now it is known whose it is.
+
+        One that is read after its connection has ended may name a stranger's, which then counts as one of this key's
+        until it ends: all that comes of it is that nobody tells of that stranger.
+        """
+        peer = self._strangers.pop(fd) or peer_of(fd)
         self._forget(fd)
         homes = self._homes.setdefault(key, {})
-        homes[fd] = _peer(fd)
+        homes[fd], self._key_at[fd] = peer, key
         if len(homes) > MAX_HOMES:
             oldest = next(iter(homes))
-            _shut(oldest, homes.pop(oldest))
-            log.warning("%s has too many connections: the oldest is closed", self.allowed.name(key))
+            shut(oldest, homes[oldest])
+            self._forget(oldest)
+            self._refusals.note("one of too many connections", self.allowed.name(key))
 
-    def turn(self, now: float) -> List[str]:
-        """Answer, watch, tell; the keys that were revoked since the last turn."""
-        for _ in range(AT_A_TIME):
-            if not self._answer():
-                break
-        self._watch()
-        self._part(now)
-        if now - self._told > TELL_S:
-            self._tell(now)
-        if now - self._refreshed >= REFRESH_S:
-            self._refreshed = now
-            self._gone += self.allowed.refresh()
-        gone, self._gone = self._gone, []
-        return gone
+    def _forget(self, fd: int) -> None:
+        key = self._key_at.pop(fd, None)
+        if key is not None:
+            del self._homes[key][fd]
+            if not self._homes[key]:
+                del self._homes[key]
 
     def show_out(self, key: str, now: float) -> None:
-        """Close every connection of a key, once it had time to read why."""
+        """Close every connection of a key that was revoked, once it had time to read why."""
+        log.warning("key %s… was revoked: its sessions end", key[:16])
         self._parting[key] = now + PARTING_S
 
     def _part(self, now: float) -> None:
         for key in [key for key, due in self._parting.items() if now >= due]:
             del self._parting[key]
             if key not in self.allowed:
-                for fd, peer in self._homes.pop(key, {}).items():
-                    _shut(fd, peer)
+                self._shut_all(key)
 
-    def close(self) -> None:
-        """Close the sockets."""
-        if self._router is not None:
-            self._router.disable_monitor()
-        for each in self.sockets:
-            each.close()
+    def _shut_all(self, key: str) -> None:
+        for fd, peer in list(self._homes.get(key, {}).items()):
+            shut(fd, peer)
+            self._forget(fd)
+
+    # Rules
+
+    def heed(self, key: str, answers: Sequence[Action], now: float) -> bool:
+        """What a client's message was answered with; True when the client is kept out from here on."""
+        for answer in answers:
+            if isinstance(answer, Send) and isinstance(answer.message, Reject) and answer.message.reason in OFFENCES:
+                self._refusals.note(f"a message ({answer.message.reason})", self.allowed.name(key))
+                self._offences[key] = self._offences.get(key, 0) + 1
+        if self._offences.get(key, 0) < MAX_OFFENCES:
+            return False
+        log.warning("%s breaks the rules again and again: kept out for %.0f s", self.allowed.name(key), PENANCE_S)
+        del self._offences[key]
+        self._kept_out[key] = now + PENANCE_S
+        self._shut_all(key)
+        return True
+
+    def _keeps_out(self, key: str) -> bool:
+        until = self._kept_out.get(key)
+        if until is None:
+            return False
+        if time.monotonic() >= until:
+            del self._kept_out[key]
+        return key in self._kept_out
 
     # Keys
 
-    def _answer(self) -> bool:
-        try:
-            parts = self._zap.recv_multipart(zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        self._zap.send_multipart(self._verdict(parts))
-        return True
+    def _answer(self) -> None:
+        for _ in range(AT_A_TIME):
+            if not _has_news(self._zap):
+                return
+            self._zap.send_multipart(self._verdict(self._zap.recv_multipart(zmq.NOBLOCK)))
 
     def _verdict(self, parts: List[bytes]) -> List[bytes]:
         # version, request id, domain, address, identity, mechanism, credentials
         version, request = (*parts, b"", b"")[:2]
         asked = len(parts) == ZAP_PARTS and parts[2] == DOMAIN.encode() and parts[5] == b"CURVE"
-        key = parts[6].hex() if asked else ""
+        key, address = (parts[6].hex(), parts[3].decode("ascii", "replace")) if asked else ("", NOWHERE[0])
         if key and key not in self.allowed:
             # It may have been allowed this very moment.
             self._gone += self.allowed.refresh()
-        if version == ZAP_VERSION and key in self.allowed:
+        known = version == ZAP_VERSION and key in self.allowed
+        if known and not self._keeps_out(key):
             return [ZAP_VERSION, request, b"200", b"OK", key.encode(), b""]
-        self._refuse(f"key {key[:16]}… from {parts[3].decode('ascii', 'replace')}" if asked else "no key")
+        self._refused += 1
+        if known:
+            self._refusals.note("a client that is kept out", self.allowed.name(key))
+            # A host tries again by itself after this, and never after a 400.
+            return [ZAP_VERSION, request, b"300", b"not now", b"", b""]
+        self._refusals.note("a key that is not allowed", address, key[:16] + "…")
         return [ZAP_VERSION, request, b"400", b"not this key", b"", b""]
-
-    def _refuse(self, who: str) -> None:
-        first = not self._refused
-        if who in self._refused or len(self._refused) < AT_A_TIME:
-            self._refused[who] = self._refused.get(who, 0) + 1
-        else:
-            self._refused["others"] = self._refused.get("others", 0) + 1
-        if first:
-            log.warning("refused: %s", who)
-            self._told = time.monotonic()
-
-    def _tell(self, now: float) -> None:
-        """Say how often was refused since the last word about it; nothing, once nobody knocks any more."""
-        self._told = now
-        again = {who: times for who, times in self._refused.items() if times > 1}
-        if again:
-            log.warning("refused: %s", ", ".join(f"{who} {times} times" for who, times in sorted(again.items())))
-        self._refused.clear()
 
     # Connections
 
     def _watch(self) -> None:
-        for _ in range(AT_A_TIME * 16):
-            try:
-                parts = self._events.recv_multipart(zmq.NOBLOCK) if self._events is not None else []
-            except zmq.Again:
-                break
-            if not parts:
-                break
-            event = parse_monitor_message(parts)
-            self._noted(int(event["event"]), int(event["value"]))
-        while len(self._strangers) > MAX_STRANGERS:
-            fd, peer = self._strangers.popitem(last=False)
-            _shut(fd, peer)
-            self._refuse("connections without a handshake")
+        seen = 0
+        while seen < AT_A_TIME and self._events is not None and _has_news(self._events):
+            event, _address = self._events.recv_multipart(zmq.NOBLOCK)
+            self._noted(*struct.unpack("=hi", event))
+            seen += 1
+        self._pause = CROWD_S if seen == AT_A_TIME else STIRRED_S if seen else IDLE_S
+        if self._poller is not None and self._events is not None:
+            self._poller.register(self._events, 0 if seen else zmq.POLLIN)
+        while (surplus := self._strangers.one_too_many()) is not None:
+            shut(*surplus)
+            self._refusals.note("one of too many connections without a word", surplus[1][0])
+
+    def _weigh(self) -> None:
+        for fd, peer in self._strangers.some(WEIGHED):
+            if received(fd, peer) > MOST_UNHEARD:
+                self._strangers.pop(fd)
+                shut(fd, peer)
+                self._refusals.note("too many bytes without a word", peer[0])
 
     def _noted(self, event: int, fd: int) -> None:
         if event == zmq.EVENT_ACCEPTED:
-            self._strangers[fd] = _peer(fd)
+            peer = peer_of(fd)
+            # What it said may have been read before this, and it may be gone by now.
+            home = self._homes.get(self._key_at.get(fd, ""), {}).get(fd)
+            if home is None or peer not in {home, NOWHERE}:
+                self._strangers.add(fd, peer)
+            return
+        self._forget(fd)
+        left = self._strangers.pop(fd)
+        if left is None:
+            return
+        if self._refused:
+            self._refused -= 1
         else:
-            self._strangers.pop(fd, None)
-            self._forget(fd)
-
-    def _forget(self, fd: int) -> None:
-        for homes in self._homes.values():
-            homes.pop(fd, None)
+            self._refusals.note("a connection without a word", left[0])
 
 
-def _make_room() -> None:
-    """Descriptors for as many strangers as may stand here: the usual limit is for programs that open files."""
-    if sys.platform == "win32":
-        return
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 8 * MAX_STRANGERS if hard == resource.RLIM_INFINITY else min(hard, 8 * MAX_STRANGERS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _peer(fd: int) -> Optional[Peer]:
-    """The other end of a connection; None where there is none any more."""
-    with suppress(OSError), socket.socket(fileno=os.dup(fd)) as connection:
-        return connection.getpeername()[:2]
-    return None
-
-
-def _shut(fd: int, peer: Optional[Peer]) -> None:
-    """End a connection under ZeroMQ's hands, which then closes it; never one that is another's by now."""
-    with suppress(OSError), socket.socket(fileno=os.dup(fd)) as connection:
-        if peer is not None and connection.getpeername()[:2] == peer:
-            connection.shutdown(socket.SHUT_RDWR)
+def _has_news(it: zmq.Socket[bytes]) -> bool:
+    """Asked first, since an exception where there is none costs more than the answer."""
+    return bool(int(it.getsockopt(zmq.EVENTS)) & zmq.POLLIN)

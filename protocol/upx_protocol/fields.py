@@ -166,7 +166,7 @@ def _plain(value: Any) -> Any:
     if type(value) is not tuple:
         return value
     items = cast("Tuple[Any, ...]", value)
-    return [item.to_wire() for item in items] if items and type(items[0]) is Buffer else items
+    return [item.to_wire() for item in items] if items and isinstance(items[0], Wired) else items
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ class Pong(Message):
     """The answer to ``Ping``.
 
     ``queued``: tiles waiting or being computed for all hosts; ``hosts``: sessions; ``memory``: the worker's
-    resident set in bytes, 0 where unknown; ``tiles_done``: since its birth.
+    resident set in bytes, 0 where unknown. Since its birth, ``age_s`` seconds ago: ``tiles_done`` of ``pixels_done``
+    input pixels, ``busy_s`` seconds with a batch in work. Zeros and no names: an older worker.
     """
 
     nonce: int = wire(integer)
@@ -27,6 +28,12 @@ class Pong(Message):
     hosts: int = wire(integer, 0)
     memory: int = wire(integer, 0)
     tiles_done: int = wire(integer, 0)
+    pixels_done: int = wire(integer, 0)
+    busy_s: float = wire(number, 0.0)
+    age_s: float = wire(number, 0.0)
+    model: str = wire(text, "")
+    device: str = wire(text, "")
+    device_name: str = wire(text, "")
 
 
 @dataclass(frozen=True)

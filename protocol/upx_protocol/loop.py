@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 import time
-import traceback
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Deque, List, Optional
@@ -19,8 +17,9 @@ import zmq
 
 from upx_protocol import entry as registry
 from upx_protocol import heap, ring
-from upx_protocol.actions import Action, Leave, Logged, Outcome, Retire, Run, Send
+from upx_protocol.actions import Action, Keep, Kept, Leave, Logged, Outcome, Retire, Run, Send
 from upx_protocol.codec import decode
+from upx_protocol.crash import crash
 from upx_protocol.curve import CurveKeys
 from upx_protocol.door import Door
 from upx_protocol.errors import ProtocolError
@@ -32,6 +31,7 @@ from upx_protocol.wake import ORPHANED, TERM
 
 if TYPE_CHECKING:
     from upx_protocol.actions import Task
+    from upx_protocol.clerk import Clerk
     from upx_protocol.options import WorkerOptions
     from upx_protocol.wake import Wake
 
@@ -45,7 +45,6 @@ TERM_S = 3.0
 #: How long a leaving worker answers Hellos that were already under way, and waits for what it sent to go out.
 FAREWELL_S, LINGER_MS = 0.1, 1_000
 MAX_LOG_BACKLOG = 256
-CRASHED = 70
 
 
 class Loop(threading.Thread):
@@ -54,6 +53,8 @@ class Loop(threading.Thread):
     def __init__(self, options: WorkerOptions, wake: Wake) -> None:
         super().__init__(name="io", daemon=True)
         self.status = 0
+        # Who keeps what hosts send, where they may; set before the start.
+        self.clerk: Optional[Clerk] = None
         self._options, self._wake = options, wake
         self._lead = Lead(wake.ring)
         self._tasks: Deque[Task] = deque()
@@ -97,8 +98,8 @@ class Loop(threading.Thread):
         self._shown = (0, "")
         self._poller.register(router, zmq.POLLIN)
         self._poller.register(self._bell, zmq.POLLIN)
-        for each in self._door.sockets if self._door is not None else ():
-            self._poller.register(each, zmq.POLLIN)
+        if self._door is not None:
+            self._door.attend(self._poller)
 
     def _guard(self) -> str:
         """Put a door before the socket; the public key that is on it."""
@@ -113,11 +114,12 @@ class Loop(threading.Thread):
         return keys.server_public
 
     def report(self, outcome: Outcome) -> None:
-        """Take an outcome of the main thread, or a log record of any thread; never waits for another thread."""
-        if isinstance(outcome, Logged):
-            if self._logged >= MAX_LOG_BACKLOG:
-                return
-            self._logged += 1
+        """Take an outcome of the main thread, or another's word; never waits for another thread."""
+        if isinstance(outcome, Logged) and self._logged >= MAX_LOG_BACKLOG:
+            return
+        if isinstance(outcome, (Logged, Kept)):
+            if isinstance(outcome, Logged):
+                self._logged += 1
             self._outcomes.append(outcome)
             self._wake.ring()
             return
@@ -130,7 +132,7 @@ class Loop(threading.Thread):
             if self._leaving is None:
                 self._learn()
         except BaseException:  # noqa: BLE001  not the backend's, which reports
-            _crash()
+            crash()
         self._lead.drop()
 
     def next_task(self) -> Optional[Task]:
@@ -143,7 +145,7 @@ class Loop(threading.Thread):
             while self._leaving is None and not self._tasks:
                 self._turn()
         except BaseException:  # noqa: BLE001  see run
-            _crash()
+            crash()
         if self._leaving is not None:
             self._lead.part()
             return None
@@ -165,11 +167,12 @@ class Loop(threading.Thread):
                     self._lead.drop()
             self._farewell()
         except BaseException:  # noqa: BLE001  the process ends here and says why
-            _crash()
+            crash()
 
     def _turn(self, *, wait: bool = True) -> None:
         """Hear what has come, or comes within a moment, and do what follows."""
-        ready = [what for what, _ in self._poller.poll((BUSY_POLL_MS if self._outbox else POLL_MS) if wait else 0)]
+        patience = BUSY_POLL_MS if self._outbox else POLL_MS if self._door is None else self._door.patience_ms
+        ready = [what for what, _ in self._poller.poll(patience if wait else 0)]
         if self._bell in ready:
             self._woken()
         self._watch_door()
@@ -187,7 +190,9 @@ class Loop(threading.Thread):
         self._outbox.flush()
         if now - self._checked > ENTRY_CHECK_S:
             self._checked = now
-            self._check_entry(now)
+            if not self._entry.present():
+                log.warning("the registry entry is gone: leaving")
+                self._act(self._service.drain(now))
         if now - self._written > ENTRY_WRITE_S or self._changed():
             status = self._service.status
             self._written, self._shown = now, (status.hosts, status.model)
@@ -221,11 +226,6 @@ class Loop(threading.Thread):
                 self._logged -= 1
             self._act(self._service.outcome(outcome, time.monotonic()))
 
-    def _check_entry(self, now: float) -> None:
-        if not self._entry.present():
-            log.warning("the registry entry is gone: leaving")
-            self._act(self._service.drain(now))
-
     def _hear(self) -> None:
         for _ in range(BURST):
             taken = self._inbox.take()
@@ -238,9 +238,13 @@ class Loop(threading.Thread):
             try:
                 received = decode(parts)
             except ProtocolError as error:
-                self._act(self._service.malformed(peer, str(error), now))
+                actions = self._service.malformed(peer, str(error), now)
             else:
-                self._act(self._service.receive(peer, received, now, client))
+                actions = self._service.receive(peer, received, now, client)
+            self._act(actions)
+            if self._door is not None and self._door.heed(client, actions, now):
+                for session in self._service.sessions.of_client(client):
+                    self._gone(session.peer)
             if self._tasks:
                 return
 
@@ -252,6 +256,9 @@ class Loop(threading.Thread):
                 self._outbox.send(action)
             elif isinstance(action, Retire):
                 self._entry.remove()
+            elif isinstance(action, Keep):
+                if self.clerk is not None:
+                    self.clerk.put(action.task)
             else:
                 self._leaving = action
 
@@ -291,10 +298,3 @@ class Loop(threading.Thread):
         """ZeroMQ leaves the file of an ipc socket behind."""
         if self._endpoint.startswith("ipc://"):
             Path(self._endpoint[len("ipc://") :]).unlink(missing_ok=True)
-
-
-def _crash() -> None:
-    """End the process, since nobody could talk to it any more."""
-    traceback.print_exc(file=sys.stderr)
-    sys.stderr.flush()
-    os._exit(CRASHED)

@@ -15,6 +15,7 @@ from upx_protocol.messages import (
     Bye,
     Cancel,
     Cancelled,
+    Chunk,
     Credit,
     Drain,
     Drained,
@@ -27,6 +28,7 @@ from upx_protocol.messages import (
     Log,
     Mapped,
     Message,
+    Offer,
     Ping,
     Pong,
     Progress,
@@ -35,9 +37,12 @@ from upx_protocol.messages import (
     Release,
     Ring,
     Started,
+    Taken,
     TileDone,
     Unload,
     Upscale,
+    Want,
+    Wanted,
     Welcome,
 )
 from upx_protocol.version import NEWEST, OLDEST, Version
@@ -62,6 +67,7 @@ def host_messages(session: str, load_id: str) -> List[Parts]:
         _parts(Upscale(11, 0, load_id, (), out_dtype="float64"), session, tiles[:1]),
         _parts(Upscale(12, 0, load_id, (SLOT, SLOT), outs=(SLOT, SLOT)), session),
         _parts(Echo(13, ()), session, tiles[:1]),
+        _parts(Chunk(14, 0, ()), session, [TILE.reshape(-1)]),
     ]
     says: Sequence[Message] = (
         Load(2, "mangled", "model", files={"weights": "/nowhere"}, params={"a": 1, "b": None}),
@@ -70,6 +76,7 @@ def host_messages(session: str, load_id: str) -> List[Parts]:
         Ping(1),
         Ring(5, 1, 0, 2, 3, 1 << 20),
         Release((1, 2), (3, 4)),
+        Offer(14, "ab" * 32, 90),
         Bye("enough"),
     )
     hellos = (Hello(1, OLDEST, NEWEST), Hello(1, Version(7, 0), Version(8, 0)))
@@ -93,6 +100,8 @@ def worker_messages(session: str) -> List[Parts]:
         Pong(1),
         Progress(2, "reading", 1.0, 2.0),
         Log("INFO", "upx", "hello"),
+        Want(2, (Wanted("weights", "w.bin", "ab" * 32, 90),), "it is not here"),
+        Taken(14, 0, 90),
         Drained(4),
         Bye("leaving"),
     )

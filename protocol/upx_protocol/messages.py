@@ -2,7 +2,7 @@
 
 The specification is ``protocol/README.md``. A message's kind is its class's name; its header is a map with
 string keys (``fields`` says how keys become fields). The handshake's three stand in ``handshake``, those of
-shared memory in ``sharing``, those of a worker's life in ``liveness``.
+shared memory in ``sharing``, those of files that are sent in ``files``, those of a worker's life in ``liveness``.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from upx_protocol.fields import (
     texts,
     wire,
 )
+from upx_protocol.files import Chunk, Offer, Taken, Want, Wanted
 from upx_protocol.handshake import HANDSHAKES, Hello, Reject, Welcome
 from upx_protocol.liveness import Bye, Drain, Drained, Log, Ping, Pong, Progress
 from upx_protocol.sharing import Mapped, Release, Ring
@@ -43,6 +44,7 @@ __all__ = [
     "Bye",
     "Cancel",
     "Cancelled",
+    "Chunk",
     "Credit",
     "Drain",
     "Drained",
@@ -55,6 +57,7 @@ __all__ = [
     "Log",
     "Mapped",
     "Message",
+    "Offer",
     "Ping",
     "Pong",
     "Progress",
@@ -64,10 +67,13 @@ __all__ = [
     "Ring",
     "Scalar",
     "Started",
+    "Taken",
     "TileDone",
     "Unknown",
     "Unload",
     "Upscale",
+    "Want",
+    "Wanted",
     "Welcome",
 ]
 
@@ -229,6 +235,7 @@ KINDS: Dict[str, Type[Message]] = {
     cls.kind(): cls
     for cls in (
         *HANDSHAKES, Ready, Load, Loaded, Unload, Upscale, Accepted, Started, TileDone, Failed, Cancel, Cancelled,
-        Credit, Ring, Mapped, Release, Echo, Echoed, Ping, Pong, Progress, Log, Drain, Drained, Bye,
+        Credit, Ring, Mapped, Release, Echo, Echoed, Want, Offer, Chunk, Taken, Ping, Pong, Progress, Log, Drain,
+        Drained, Bye,
     )
 }  # fmt: skip

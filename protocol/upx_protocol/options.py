@@ -27,7 +27,8 @@ class WorkerOptions:
     socket that listens at ``endpoint`` already and outlives the worker; ``steward_fd``, a socket to the process that
     knows this machine's files; ``box``, the name, ``ports``, those of all workers of this box, its own first;
     ``models`` that can be asked for; ``forbidden``, names of parameters of batches that may name this machine's files;
-    ``silence_s``, after which a silent host's session ends.
+    ``silence_s``, after which a silent host's session ends; ``files_fd``, a socket to the process that keeps
+    the files that hosts send, where they may.
     """
 
     backend: str
@@ -54,6 +55,7 @@ class WorkerOptions:
     allowed: str = ""
     listen_fd: int = -1
     steward_fd: int = -1
+    files_fd: int = -1
     box: str = ""
     ports: Sequence[int] = ()
     models: Sequence[str] = ()
@@ -68,7 +70,7 @@ class WorkerOptions:
     @property
     def descriptors(self) -> Tuple[int, ...]:
         """What it inherited."""
-        mine = (self.lock_fd, self.env_fd, self.stage_fd, self.tie_fd, self.listen_fd, self.steward_fd)
+        mine = (self.lock_fd, self.env_fd, self.stage_fd, self.tie_fd, self.listen_fd, self.steward_fd, self.files_fd)
         return tuple(fd for fd in mine if fd >= 0)
 
     def to_json(self) -> str:

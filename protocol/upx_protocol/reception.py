@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Optional
 
+from upx_protocol.files import FILES
 from upx_protocol.messages import Hello, Reject, Welcome
 from upx_protocol.ring import SHM
 from upx_protocol.sessions import MAX_OF_CLIENT
@@ -47,12 +48,13 @@ class Reception:
     def welcome(self, hello: Hello, session: Session, load_key: str, *, near: bool) -> Welcome:
         """The answer to a host that was let in; ``near``: it may share memory with this worker."""
         options = self._options
+        able = (*((SHM,) if near else ()), *((FILES,) if options.files_fd >= 0 else ()))
         return Welcome(
             id=hello.id,
             session=session.name,
             protocol=highest_common(hello.protocol_min, hello.protocol_max) or NEWEST,
             backend=options.backend,
-            features=tuple(name for name in hello.features if name == SHM and near),
+            features=tuple(name for name in hello.features if name in able),
             env=options.env,
             build=options.build,
             pid=self._pid,

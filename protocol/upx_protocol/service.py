@@ -18,6 +18,7 @@ from upx_protocol.actions import (
     Advanced,
     Imported,
     ImportFailed,
+    Kept,
     Leave,
     Logged,
     Outcome,
@@ -25,34 +26,37 @@ from upx_protocol.actions import (
     Send,
     TilePlaced,
 )
-from upx_protocol.arrays import view
+from upx_protocol.echoing import echo
+from upx_protocol.files import FILES
 from upx_protocol.messages import (
     Bye,
     Cancel,
+    Chunk,
     Credit,
     Drain,
     Drained,
     Echo,
-    Echoed,
     Hello,
     Load,
     Log,
     Mapped,
+    Offer,
     Ping,
-    Pong,
     Ready,
     Reject,
     Ring,
     Unload,
     Upscale,
 )
+from upx_protocol.pulse import Pulse
+from upx_protocol.receiving import Receiving
 from upx_protocol.reception import Reception
 from upx_protocol.replies import Replies
 from upx_protocol.sessions import Session, Sessions, Ticket
 from upx_protocol.work import Work
 
 if TYPE_CHECKING:
-    from upx_protocol.codec import Bytes, Received
+    from upx_protocol.codec import Received
     from upx_protocol.options import WorkerOptions
     from upx_protocol.ring import Memory
 
@@ -90,8 +94,10 @@ class Service:
         self.sessions = Sessions(credit_tiles=options.credit_tiles, credit_bytes=options.credit_bytes)
         self._replies = Replies(self.sessions)
         self.work = Work(self.sessions, self._replies, token, options.forbidden)
+        self.receiving = Receiving(self.sessions, self._replies)
         self.reception = Reception(options, self.sessions, pid=pid)
-        self._options, self._token, self._memory = options, token, memory
+        self._pulse = Pulse(self.sessions, self.work, memory, now)
+        self._options, self._token = options, token
         self._attach = attach
         self._ready: Optional[Ready] = None
         self._alone_since = now
@@ -104,7 +110,7 @@ class Service:
             Unload: self.work.unload,
             Cancel: self.work.cancel,
             Ring: self._ring,
-            Ping: self._ping,
+            Offer: self.receiving.offer,
             Drain: self._drain,
             Bye: self._bye,
         }
@@ -116,17 +122,22 @@ class Service:
         """
         message = received.message
         session = self.sessions.find(peer, received.session)
+        if session is not None:
+            session.seen = now
         if isinstance(message, Hello):
             self._hello(peer, message, now, client)
+        elif isinstance(message, Ping) and (session is not None or not received.session):
+            self._replies.say_to_peer(peer, self._pulse.pong(message, self._ready, now), received.session)
         elif session is not None:
-            session.seen = now
             if isinstance(message, Upscale):
                 self.work.upscale(session, Ticket(session.name, message, received.buffers, session.ring))
             elif isinstance(message, Echo):
-                self._echo(session, message, received.buffers)
+                echo(self._replies, session, message, received.buffers)
+            elif isinstance(message, Chunk):
+                self.receiving.chunk(session, message, received.buffers)
             elif type(message) in self._handlers:
                 self._handlers[type(message)](session, message)
-        elif isinstance(message, (Upscale, Echo)) or type(message) in self._handlers:
+        elif isinstance(message, (Upscale, Echo, Chunk, Ping)) or type(message) in self._handlers:
             reject = Reject(getattr(message, "id", 0), "session", "no such session")
             self._replies.say_to_peer(peer, reject, received.session)
         return self._take(now)
@@ -144,6 +155,8 @@ class Service:
             self.work.advanced(outcome)
         elif isinstance(outcome, TilePlaced):
             self.work.placed(outcome)
+        elif isinstance(outcome, Kept):
+            self.receiving.kept(outcome, now)
         elif isinstance(outcome, Imported):
             self._imported(outcome)
         elif isinstance(outcome, ImportFailed):
@@ -160,6 +173,7 @@ class Service:
         self.sessions.forgive(unheard)
         for session in self.sessions.silent(now, self._options.silence_s):
             self.sessions.close(session)
+        self.receiving.tick(now, unheard=unheard)
         actions = self._take(now)
         idle_s = self._options.idle_s
         alone = not len(self.sessions) and not self._options.tied
@@ -211,6 +225,7 @@ class Service:
             self.sessions.close(before)
         session = self.sessions.open(peer, self._token(), now, client)
         welcome = self.reception.welcome(hello, session, self.work.resident.key, near=self._attach is not None)
+        session.files = FILES in welcome.features
         self._replies.say(session.name, welcome)
         if self._ready is not None:
             self._replies.say(session.name, self._ready)
@@ -235,19 +250,6 @@ class Service:
             except (OSError, ValueError, OverflowError) as error:
                 why = str(error)[:200]
         self._replies.say(session.name, Mapped(offer.id, ok=not why, message=why))
-
-    def _ping(self, session: Session, message: Ping) -> None:
-        pong = Pong(message.nonce, self.work.queued, len(self.sessions), self._memory(), self.work.tiles_done)
-        self._replies.say(session.name, pong)
-
-    def _echo(self, session: Session, message: Echo, parts: Tuple[Bytes, ...]) -> None:
-        """Send what came back; a link is measured with what it would carry anyway."""
-        nbytes = sum(buffer.nbytes for buffer in message.bufs)
-        if len(parts) != 1 or not session.charge(1, nbytes):
-            self._replies.say(session.name, Reject(message.id, "credit", "one buffer, within the credit"))
-            return
-        self._replies.say(session.name, Echoed(message.id, message.bufs), [view(message.bufs[0], parts[0])])
-        self._replies.say(session.name, Credit(1, nbytes))
 
     def _bye(self, session: Session, _message: Bye) -> None:
         self.sessions.close(session)
@@ -287,6 +289,7 @@ class Service:
         self._replies.do(Leave(status, reason))
 
     def _take(self, now: float) -> List[Action]:
+        self._pulse.notice(now)
         if len(self.sessions):
             self._alone_since = now
         if self.work.closed and self.work.idle:

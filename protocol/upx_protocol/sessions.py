@@ -76,7 +76,7 @@ class Ticket:
 class Session:
     """One host: its credit, its queue, how much it was served, its ring and the newest generation seen there.
 
-    ``client``: the key that it showed at the door, where there is one.
+    ``client``: the key that it showed at the door, where there is one. ``files``: it may send files that are missing.
     """
 
     peer: bytes
@@ -91,6 +91,7 @@ class Session:
     ring: Optional[Memory] = None
     gen: int = 0
     client: str = ""
+    files: bool = False
 
     def charge(self, tiles: int, nbytes: int) -> bool:
         """Spend credit; False, with nothing spent, where it does not suffice.

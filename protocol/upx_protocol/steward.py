@@ -5,7 +5,8 @@ machine that computes. One JSON object a line, over a socket that both inherited
 
     worker ──> {"model", "weights", "precision", "threads", "params"}
     keeper ──> {"progress": [stage, done, total]}…
-               {"files", "precision", "threads", "params"} or {"failure", "message"}
+               {"files", "precision", "threads", "params"}, or {"failure", "message"} with "wanted" where the host may
+               send what is missing: [{"role", "name", "sha256", "size"}]
 """
 
 from __future__ import annotations
@@ -13,14 +14,23 @@ from __future__ import annotations
 import json
 import socket
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Callable, Dict
+from typing import TYPE_CHECKING, Any, Callable, Dict, Tuple
 
 from upx_protocol.errors import BadInputError, FatalError, TransientError
+from upx_protocol.files import Wanted
 
 if TYPE_CHECKING:
     from upx_protocol.messages import Load
 
 MAX_LINE = 1024 * 1024
+
+
+class LackingError(BadInputError):
+    """A model's ``files`` are not on this machine, and the host may send them."""
+
+    def __init__(self, message: str, files: Tuple[Wanted, ...]) -> None:
+        super().__init__(message)
+        self.files = files
 
 
 class Steward:
@@ -33,8 +43,8 @@ class Steward:
     def resolve(self, load: Load, progress: Callable[[str, float, float], None]) -> Load:
         """The same request in this machine's terms.
 
-        BadInputError for what cannot be loaded here, TransientError for what may be another time, FatalError when
-        nobody keeps this machine any more.
+        BadInputError for what cannot be loaded here, LackingError for want of files, TransientError for what may be
+        another time, FatalError when nobody keeps this machine any more.
         """
         question = {
             "model": load.model,
@@ -49,6 +59,8 @@ class Steward:
             if "progress" in answer:
                 stage, done, total = answer["progress"]
                 progress(str(stage), float(done), float(total))
+            elif answer.get("wanted"):
+                raise LackingError(answer["message"], tuple(Wanted(**each) for each in answer["wanted"]))
             elif "failure" in answer:
                 raise (TransientError if answer["failure"] == "transient" else BadInputError)(answer["message"])
             else:

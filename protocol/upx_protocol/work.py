@@ -35,6 +35,7 @@ from upx_protocol.messages import (
     TileDone,
     Unload,
     Upscale,
+    Want,
 )
 from upx_protocol.resident import Resident, Waiter
 from upx_protocol.ring import COMPLAINT
@@ -57,7 +58,7 @@ class Work:
         self._forbidden = forbidden
         self.resident = Resident()
         self.closed = False
-        self.tiles_done = 0
+        self.tiles_done = self.pixels_done = 0
         self._sessions, self._replies, self._token = sessions, replies, token
         self._ready = False
         self._control: Deque[Union[LoadTask, UnloadTask]] = deque()
@@ -239,7 +240,11 @@ class Work:
 
     def _load_ended(self, task: LoadTask, outcome: LoadEnded) -> None:
         for waiter in self.resident.end(task.load_id, outcome.result, outcome.seconds, outcome.weights):
-            if outcome.failure is not None:
+            session = self._sessions.named(waiter.session)
+            if outcome.failure is not None and outcome.wanted and session is not None and session.files:
+                # In the place of a failure: it is the host's turn.
+                self._replies.say(waiter.session, Want(waiter.id, outcome.wanted, outcome.failure.message))
+            elif outcome.failure is not None:
                 self._replies.fail(waiter.session, waiter.id, 0, outcome.failure)
             elif self.resident.loaded is not None:
                 self._replies.say(waiter.session, replace(self.resident.loaded, id=waiter.id))
@@ -254,16 +259,20 @@ class Work:
             return
         request, index = ticket.request, outcome.index
         self._placed += 1
-        self.tiles_done += 1
+        self._count(ticket, 1)
         done = TileDone(request.id, request.attempt, index, (request.outs[index],), outcome.seconds)
         self._replies.say(ticket.session, done)
         session = self._sessions.named(ticket.session)
         if session is not None:
             session.refund(1, request.bufs[index].nbytes)
 
+    def _count(self, ticket: Ticket, tiles: int) -> None:
+        self.tiles_done += tiles
+        self.pixels_done += tiles * ticket.pixels // ticket.tiles
+
     def _batch_ended(self, ticket: Ticket, outcome: BatchEnded, *, cancelled: bool, placed: int) -> None:
         request: Upscale = ticket.request
-        self.tiles_done += len(outcome.results)
+        self._count(ticket, len(outcome.results))
         if cancelled:
             self._replies.say(ticket.session, Cancelled(request.id, request.attempt))
             self._give_back(ticket, placed)

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from upx_protocol import logs
+from upx_protocol.clerk import Clerk
 from upx_protocol.compute import Compute
 from upx_protocol.loop import Loop
 from upx_protocol.steward import Steward
@@ -29,6 +30,9 @@ def serve(options: WorkerOptions) -> int:
     loop.bind()
     wake.catch_signals()
     wake.watch_tie(options)
+    if options.files_fd >= 0:
+        loop.clerk = Clerk(options.files_fd, loop.report)
+        loop.clerk.start()
     loop.start()
     steward = Steward(options.steward_fd) if options.steward_fd >= 0 else None
     Compute(options.module, options.device, loop.next_task, steward).run(loop.report)

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from upx_protocol import codec, fields
+from upx_protocol import codec, fields, files
 from upx_protocol.arrays import view
 from upx_protocol.codec import MAX_HEADER, MAX_PARTS, WITH_BUFFERS, decode, encode
 from upx_protocol.errors import MalformedError, UnknownKindError
-from upx_protocol.messages import KINDS, Buffer, Message, Ping, TileDone, Unknown, Upscale
+from upx_protocol.messages import KINDS, Buffer, Message, Ping, TileDone, Unknown, Upscale, Wanted
 from upx_protocol.testing import host_messages, mangled, worker_messages
 from upx_protocol.version import Version
 
@@ -32,6 +32,7 @@ BY_CHECK = {
     fields.scalars: st.dictionaries(st.text(max_size=10), SCALARS, max_size=5),
     fields.texts: st.dictionaries(st.text(max_size=10), st.text(max_size=10), max_size=5),
     fields.buffers: st.just(()),
+    files.wanted: st.lists(st.builds(Wanted, *[st.text(max_size=10)] * 3, NUMBERS), max_size=3).map(tuple),
 }
 
 

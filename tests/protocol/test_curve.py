@@ -26,7 +26,7 @@ def pair() -> tuple[str, str]:
 
 
 def endpoint_of(entry: Path) -> str:
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + 20.0
     while time.monotonic() < deadline:
         if entry.exists() and entry.read_text():
             return json.loads(entry.read_text())["endpoint"]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import select
 import socket
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,13 +18,13 @@ import zmq
 
 from upx_protocol.allowlist import Allowlist, parse_allowed
 from upx_protocol.curve import key_text
+from upx_protocol.door import MAX_OFFENCES, PENANCE_S
 from upx_protocol.messages import Credit, Drain, Drained, Echo, Echoed, Ping, Pong, Ready, Reject
 from upx_protocol.testing import FakeHost
 from upx_protocol.version import NEWEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from conftest import RunningWorker
 
@@ -120,6 +124,91 @@ def test_a_revoked_key_takes_nothing_from_the_others(box: Box) -> None:
         assert served.expect(Pong).nonce == 3
 
 
+def test_a_revoked_key_is_refused_within_a_second_while_it_keeps_the_worker_busy(box: Box) -> None:
+    with box.host(box.client) as host:
+        host.hello()
+        host.load("any")
+        tile = np.zeros((8, 8, 3), np.uint8)
+        host.upscale([tile])
+        box.allow()
+        revoked = time.monotonic()
+        # As many as would take five seconds.
+        with pytest.raises(AssertionError, match="revoked"):
+            _ = [host.upscale([tile], sleep=0.005) for _ in range(1000)]
+        assert time.monotonic() - revoked < 1.0
+    assert "was revoked" in box.worker.stderr
+
+
+def test_who_breaks_the_rules_again_and_again_is_kept_out_and_the_others_are_not(box: Box) -> None:
+    other = pair()
+    box.allow(laptop=box.client, other=other)
+    time.sleep(0.8)
+    with box.host(other) as served, box.host(box.client, timeout=1.0) as bad:
+        served.hello()
+        bad.hello()
+        for _ in range(MAX_OFFENCES - 1):
+            bad.send_raw([b"nonsense"])
+        bad.send(Ping(1))
+        assert bad.expect(Pong).nonce == 1, "once more would be too often"
+        bad.send_raw([b"nonsense"])
+        bad.send(Ping(2))
+        with pytest.raises(TimeoutError):
+            bad.expect(Pong)
+        with box.host(box.client, timeout=1.0) as again, pytest.raises(TimeoutError):
+            again.hello()
+        served.send(Ping(3))
+        assert served.expect(Pong).nonce == 3
+        # ZeroMQ itself comes again until it is let in.
+        bad.timeout = PENANCE_S + 5.0
+        bad.hello()
+    said = box.worker.stderr
+    assert "refused: a message (malformed) from laptop" in said
+    assert "laptop breaks the rules again and again" in said
+    assert "refused: a client that is kept out from laptop" in said
+
+
+def test_who_is_turned_away_is_told_of_with_a_number(box: Box) -> None:
+    with box.host(box.client) as host:
+        host.hello()
+    for _ in range(3):
+        with box.host(pair(), timeout=1.0) as stranger, pytest.raises(TimeoutError):
+            stranger.hello()
+    for _ in range(4):
+        with socket.create_connection(("127.0.0.1", box.listener.getsockname()[1])) as stranger:
+            stranger.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert _closed(stranger, None, within=3.0)
+    with box.host(box.owner) as host:
+        host.hello()
+        host.send(Drain(1))
+        host.expect(Drained)
+    assert box.worker.ended() == 0
+    said = box.worker.stderr
+    assert said.count("refused: a key that is not allowed from 127.0.0.1 (") == 1
+    assert "refused: a key that is not allowed from 127.0.0.1, 2 times more" in said
+    # Of those that are gone at once the address may not be known any more.
+    wordless = re.findall("refused: a connection without a word from .*?(?:, ([0-9]+) times more)?\n", said)
+    assert sum(int(more or 1) for more in wordless) == 4
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="nobody else says how many bytes have come")
+def test_a_stranger_cannot_fill_the_memory_before_it_has_shown_a_key(box: Box) -> None:
+    with box.host(box.client) as host:
+        host.hello()
+    before = resident(box.worker.process.pid)
+    with socket.create_connection(("127.0.0.1", box.listener.getsockname()[1])) as stranger:
+        # A greeting of ZMTP 3.1, then a frame that says that it is as long as ZeroMQ takes.
+        stranger.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x01CURVE" + bytes(15) + b"\x00" + bytes(31))
+        stranger.sendall(b"\x06" + (1 << 29).to_bytes(8, "big"))
+        with pytest.raises(ConnectionError):
+            _ = [stranger.sendall(bytes(1 << 18)) or time.sleep(0.005) for _ in range(1 << 9)]
+    assert resident(box.worker.process.pid) - before < 64 << 20
+    assert "refused: too many bytes without a word from 127.0.0.1" in box.worker.stderr
+
+
+def resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def test_only_the_own_machine_may_drain(box: Box) -> None:
     with box.host(box.client) as host:
         host.hello()
@@ -160,13 +249,14 @@ def test_silent_connections_are_closed_and_served_clients_are_not(box: Box) -> N
                 each.close()
 
 
-def _closed(connection: socket.socket, served: FakeHost, *, within: float) -> bool:
-    """Whether it ends in time, while another is served all along."""
+def _closed(connection: socket.socket, served: FakeHost | None, *, within: float) -> bool:
+    """Whether it ends in time, while another, where there is one, is served all along."""
     poller, until = select.poll(), time.monotonic() + within
     poller.register(connection, select.POLLIN)
     while time.monotonic() < until:
-        served.send(Ping(1))
-        assert served.expect(Pong, 1.0).nonce == 1
+        if served is not None:
+            served.send(Ping(1))
+            assert served.expect(Pong, 1.0).nonce == 1
         try:
             # ZeroMQ greets first; what counts is the end.
             if poller.poll(200) and not connection.recv(256):

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from upx_protocol import codec, errors, fields, options, version
-from upx_protocol.messages import KINDS, Buffer
+from upx_protocol import codec, errors, fields, files, options, receiving, version
+from upx_protocol.messages import KINDS, Buffer, Wanted
 from upx_protocol.options import WorkerOptions
 from upx_protocol.sessions import MAX_SESSIONS
 
@@ -31,9 +31,10 @@ def default(field: dataclasses.Field[Any]) -> str:
     return "required" if field.default_factory is dataclasses.MISSING else "`{}`"
 
 
-@pytest.mark.parametrize("cls", [*KINDS.values(), Buffer], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", [*KINDS.values(), Buffer, Wanted], ids=lambda cls: cls.__name__)
 def test_every_key_stands_with_its_default_and_its_meaning(cls: Any) -> None:
-    text = SPEC[: SPEC.index("## Handshake")] if cls is Buffer else section(cls.__name__)
+    parts = {Buffer: ("## Parts", "## Handshake"), Wanted: ("## Sending files", "## Liveness")}
+    text = SPEC[slice(*map(SPEC.index, parts[cls]))] if cls in parts else section(cls.__name__)
     said = {match[1]: match[3].strip() for match in ROW.finditer(text)}
     real = {field.metadata["key"] or field.name: default(field) for field in dataclasses.fields(cls)}
     assert said == real
@@ -49,6 +50,10 @@ def test_figures_are_those_of_the_code() -> None:
     for figure in limits:
         assert f"{figure:,}" in SPEC
     assert f"after {options.SILENCE_S:.0f} s" in SPEC
+    assert f"A chunk has {files.CHUNK:,} bytes" in SPEC
+    assert f"on their way, {files.WINDOW:,}." in SPEC
+    assert f"after {receiving.STALL_S:.0f} seconds in which no chunk came" in SPEC
+    assert (receiving.MAX_FILES, receiving.MAX_FILES_OF_CLIENT) == (4, 2), "four files …, two of one key"
 
 
 def test_every_class_of_failure_and_every_key_of_the_entry_stands() -> None:
