@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from upx.assets.find import Finder
 from upx.assets.licences import require_licence
 from upx.assets.ready import Readying
+from upx.assets.supply import ModelSupply
 from upx.devices import precision_for, resolve_device, share_cores, usable_cores
 from upx.errors import NotReadyError, UsageError
 from upx.routes import with_defaults
@@ -78,7 +79,8 @@ class Session:
                 local = True
                 if self._request.on:
                     # ZeroMQ and numpy load in a third of a second, which most commands need not wait for.
-                    
+                    from upx.remote.sites import places
+
                     where = places(self._request.on, self.route.backend.name, self._settings)
                     local, self._sites = where.local, where.sites
                 self._plan = self._prepared() if local else self._far_plan()
@@ -186,6 +188,17 @@ class Session:
             scale=model.scale,
             params={**model.options, **with_defaults(spec, self._params, "load")},
             workers=0,
+            supply=self._supply(),
+        )
+
+    def _supply(self) -> ModelSupply:
+        """What boxes that lack it may be sent of the model."""
+        spec = self.route.backend
+        return ModelSupply(
+            self.route.model,
+            self._settings,
+            lambda: self._shelf.finder(spec),
+            accept=self._request.accept_licence,
         )
 
     def _prepared(self) -> WorkerPlan:
@@ -237,4 +250,5 @@ class Session:
             params={**model.options, **with_defaults(spec, self._params, "load")},
             workers=workers,
             keep_alive=request.keep_alive,
+            supply=self._supply() if self._sites else None,
         )

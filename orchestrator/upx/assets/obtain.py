@@ -144,9 +144,21 @@ class Obtainer:
         if need.asset.file.endswith(PICKLES):
             self._take_pickle(need, got, dataclasses.replace(origin, original=got.sha256))
             return
+        self._put(need, got.path, got.sha256, got.size, origin)
+
+    def take_sent(self, need: Need, path: Path, size: int, *, sender: str) -> None:
+        """Put a file that another machine sent, whose sha256 is the manifest's, into the store; no pickle."""
+        origin = Origin({"kind": "client", "sender": sender}, verified="manifest")
+        self._put(need, path, need.asset.sha256, size, origin)
+
+    def present(self, need: Need) -> bool:
+        """Whether it is in the store, for this model or by now."""
+        return self._link_what_is_here(need)
+
+    def _put(self, need: Need, path: Path, sha256: str, size: int, origin: Origin) -> None:
         if need.asset.file.endswith(".safetensors"):
-            read_header(got.path)
-        self._store.put(got.path, self.receipt(need, got.sha256, got.size, origin))
+            read_header(path)
+        self._store.put(path, self.receipt(need, sha256, size, origin))
         self._drop_config(need)
 
     def _take_pickle(self, need: Need, got: Got, origin: Origin) -> None:

@@ -12,12 +12,15 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from upx.assets.find import Finder
+from upx.assets.find import Finder, Missing
+from upx.assets.incoming import unsendable
 from upx.assets.licences import require_licence
+from upx.assets.obtain import Need
 from upx.assets.ready import Readying
 from upx.devices import precision_for, share_cores, usable_cores
-from upx.errors import ParameterError, UpxError, WeightsError
+from upx.errors import LicenceError, ParameterError, UnknownBackendError, UpxError, WeightsError
 from upx.routes import Request, choose, coerce_parameters, with_defaults
+from upx.serving.taking import Taking, said
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
     from upx.locks import HeldLock
     from upx.models.shelf import Shelf
-    from upx.specs import BackendSpec, ParameterValue
+    from upx.specs import BackendSpec, ModelSpec, ParameterValue
 
 log = logging.getLogger("upx.serve")
 
@@ -35,22 +38,47 @@ STILL_S = 5.0
 
 
 class Keeper:
-    """Answers for one backend on this machine. ``answer`` may be called from several threads."""
+    """Answers for one backend on this machine. ``answer`` may be called from several threads.
+
+    ``take_files``: the owner lets clients send files that are missing; ``taking`` is then what takes them.
+    """
 
     def __init__(
-        self, spec: BackendSpec, shelf: Shelf, *, site_packages: Path, offline: bool, accept_licence: bool
+        self,
+        spec: BackendSpec,
+        shelf: Shelf,
+        *,
+        site_packages: Path,
+        offline: bool,
+        accept_licence: bool,
+        take_files: bool = False,
     ) -> None:
         self._spec, self._shelf, self._site = spec, shelf, site_packages
         self._offline, self._accept = offline, accept_licence
+        self.taking = Taking(shelf) if take_files else None
         self._lock = threading.Lock()
         self._used: dict[str, HeldLock] = {}
 
     def answer(self, question: Mapping[str, Any], device: str) -> dict[str, Any]:
-        """A load in this machine's terms; UpxError says why it cannot be."""
-        spec = self._spec
-        route = choose(Request(backend=spec.name, model=str(question["model"])), [spec], default=spec.name)
+        """A load in this machine's terms, or what has to be sent for it; UpxError says why it cannot be."""
+        spec, name = self._spec, str(question["model"])
+        if not name:
+            # Who leaves it to the box would get another model from the next one.
+            raise UnknownBackendError(
+                "no model was named", hint=f"one of {', '.join(each.name for each in spec.models)}"
+            )
+        route = choose(Request(backend=spec.name, model=name), [spec], default=spec.name)
         params = _safe(spec, question["params"])
-        files, sha256 = self._files(route.model.name, wanted=str(question["weights"]))
+        try:
+            files, sha256 = self._files(route.model, wanted=str(question["weights"]))
+        except LicenceError:
+            raise
+        except WeightsError as error:
+            wanted = self._wanted(route.model, error)
+            if not wanted:
+                raise
+            log.info("%s: %d files are wanted from a client: %s", route.model.name, len(wanted), error)
+            return {"failure": "input", "message": said(error), "wanted": wanted}
         threads = share_cores(spec, 1, device=device, cores=usable_cores())[1]
         return {
             "files": files,
@@ -60,12 +88,31 @@ class Keeper:
             "params": {**route.model.options, **with_defaults(spec, params, "load")},
         }
 
-    def _files(self, name: str, *, wanted: str) -> tuple[dict[str, str], str]:
-        spec, settings = self._spec, self._shelf.settings
-        model = next(each for each in spec.models if each.name == name)
+    def _wanted(self, model: ModelSpec, error: WeightsError) -> list[dict[str, Any]]:
+        """What clients may send after that error, none where it is about something else; its hint names the way."""
+        try:
+            found = self._finder().find_all(model)
+        except WeightsError:
+            # What is here and damaged is the owner's to mend.
+            return []
+        missing = [each.asset for each in found if isinstance(each, Missing)]
+        why = next((said for asset in missing if (said := unsendable(asset))), "")
+        if missing and why:
+            error.hint = f"{error.hint}; clients cannot send it: {why}"
+        elif missing and self.taking is None:
+            error.hint = f"there: {error.hint}; or upx worker serve {self._spec.name} --take-files, and clients send it"
+        elif self.taking is not None:
+            return self.taking.want([Need(self._spec, model, asset) for asset in missing])
+        return []
+
+    def _finder(self) -> Finder:
+        return Finder(self._shelf.settings, self._spec, site_packages=self._site)
+
+    def _files(self, model: ModelSpec, *, wanted: str) -> tuple[dict[str, str], str]:
+        spec, settings, name = self._spec, self._shelf.settings, model.name
         with self._lock:
             require_licence(model, settings, accept_now=self._accept)
-            finder = Finder(settings, spec, site_packages=self._site)
+            finder = self._finder()
             # What is being served is not evicted.
             if name not in self._used and (held := finder.store.use(name)) is not None:
                 self._used[name] = held
@@ -138,7 +185,7 @@ class Line:
             return self._keeper.answer(question, self._device)
         except UpxError as error:
             log.warning("%s is not loaded: %s", question.get("model"), error)
-            return {"failure": "input", "message": f"{error} ({error.hint})" if error.hint else str(error)}
+            return {"failure": "input", "message": said(error)}
         except Exception as error:
             log.exception("%s is not loaded", question.get("model"))
             return {"failure": "transient", "message": f"{type(error).__name__}: {error}"}

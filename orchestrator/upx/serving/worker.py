@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from upx import locks
 from upx.errors import WorkerStartError
 from upx.serving.keeper import Keeper, Line
+from upx.serving.taking import TakingLine
 from upx.workers import faults, process, registry
 from upx.workers import stage as stages
 from upx.workers.logs import open_log
@@ -119,17 +120,21 @@ class ServedWorker:
     def start(self, now: float) -> None:
         """Start it; WorkerStartError where that cannot be."""
         self._born = now
-        line = Line(self._keeper, self.plan.device)
+        lines: dict[str, Line | TakingLine] = {"steward_fd": Line(self._keeper, self.plan.device)}
+        if self._keeper.taking is not None:
+            lines["files_fd"] = TakingLine(self._keeper.taking)
         try:
-            self._process = self._spawn(line)
+            self._process = self._spawn({name: line.theirs.fileno() for name, line in lines.items()})
         except OSError as error:
-            line.close()
+            for line in lines.values():
+                line.close()
             raise WorkerStartError(f"{self.plan.python} cannot be run: {error}", hint="upx doctor") from error
-        line.start()
+        for line in lines.values():
+            line.start()
         self.starts += 1
         log.info("a worker of %s on %s: process %d", self.plan.backend, self.plan.device, self._process.pid)
 
-    def _spawn(self, line: Line) -> process.Process:
+    def _spawn(self, lines: dict[str, int]) -> process.Process:
         plan, identity = self.plan, self.plan.identity
         with ExitStack() as stack:
             lock_fd, self._entry = self._register(identity)
@@ -138,8 +143,7 @@ class ServedWorker:
             stack.callback(os.close, log_fd)
             read_end, tie = os.pipe()
             stack.callback(os.close, read_end)
-            fds = {"lock_fd": lock_fd, "tie_fd": read_end, "listen_fd": self._listener.fileno()}
-            fds["steward_fd"] = line.theirs.fileno()
+            fds = {"lock_fd": lock_fd, "tie_fd": read_end, "listen_fd": self._listener.fileno(), **lines}
             for key, held in (("stage_fd", stages.hold(plan.stage)), ("env_fd", self._hold_env())):
                 if held >= 0:
                     stack.callback(os.close, held)
@@ -208,6 +212,7 @@ class ServedWorker:
             tie_fd=fds.get("tie_fd", -1),
             listen_fd=fds.get("listen_fd", -1),
             steward_fd=fds.get("steward_fd", -1),
+            files_fd=fds.get("files_fd", -1),
         )
 
     def signal(self, number: int) -> None:

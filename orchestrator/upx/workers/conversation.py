@@ -6,34 +6,24 @@ session, or fits nothing that was asked is passed over.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from upx.specs import Capabilities, SizeRequirements
+from upx.workers import greeting, happenings
 from upx.workers.events import Event, LoadProgress, LogLine
-from upx.workers.happenings import (
-    BatchCancelled,
-    BatchFailed,
-    BatchRefused,
-    BatchStarted,
-    Credited,
-    Happening,
-    Leaving,
-    Ponged,
-    Serving,
-    SessionLost,
-    TileDone,
-)
+from upx.workers.sending import Sending
 from upx.workers.sharing import Sharing
 from upx.workers.tiles import Answer
 from upx_protocol import messages as wire
 from upx_protocol.errors import ProtocolError
-from upx_protocol.version import NEWEST, OLDEST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from numpy.typing import NDArray
+
+    from upx.specs import Capabilities
     from upx.workers.channel import Channel
+    from upx.workers.happenings import Happening
     from upx.workers.plan import LoadPlan, Timeouts
     from upx.workers.state import Batch
     from upx.workers.tiles import Request
@@ -77,11 +67,13 @@ class Conversation:
         self.capabilities: Capabilities | None = None
         self._session = ""
         self._load_id = ""
-        self._number = 0
-        self._load_number = -1
+        self._number, self._load_number = 0, -1
         self._credit = (1, 0)
-        self._forgotten = 0
+        self._forgotten, self._pinged = 0, 0.0
         self.shared = Sharing(wanted=share)
+        self._sending = Sending(
+            name, plan.supply, say=self.say, number=self._next, load=self._load, advanced=self._advanced, report=report
+        )
         self._handlers: dict[type[Any], Callable[[Any, float], list[Happening]]] = {
             wire.Ready: self._ready,
             wire.Progress: self._progress,
@@ -93,6 +85,8 @@ class Conversation:
             wire.Pong: self._pong,
             wire.Ping: self._ping,
             wire.Mapped: self._mapped,
+            wire.Want: self._sending.want,
+            wire.Taken: self._sending.taken,
             wire.Log: self._log,
             wire.Bye: self._bye,
             wire.Drained: self._bye,
@@ -105,10 +99,9 @@ class Conversation:
         self.phase, self._session, self._load_number = "greeting", "", -1
         self.deadline = now + (self._timeouts.far_hello if self._plan.place else self._timeouts.hello)
         self.shared.close()
-        hello = wire.Hello(
-            self._next(), OLDEST, NEWEST, self.shared.features, f"upx {os.getpid()}", self._plan.env, self._plan.build
-        )
-        self._channel.send(hello)
+        self._sending.reset()
+        features = (*self.shared.features, *self._sending.features)
+        self._channel.send(greeting.hello(self._plan, self._next(), features))
 
     def send_batch(self, batch: Batch, request: Request, now: float) -> None:
         """Send a batch; ProtocolError, TypeError or OverflowError where it cannot be put on the wire."""
@@ -124,9 +117,9 @@ class Conversation:
             self.shared.ended(*key)
             raise
 
-    def say(self, message: wire.Message) -> None:
-        """Say anything else within the session."""
-        self._channel.send(message, session=self._session)
+    def say(self, message: wire.Message, arrays: Sequence[NDArray[Any]] = ()) -> bool:
+        """Say anything else within the session; False where the worker takes nothing at the moment."""
+        return self._channel.send(message, session=self._session, arrays=arrays)
 
     def ping(self) -> None:
         """Ask whether it is there."""
@@ -137,14 +130,9 @@ class Conversation:
         return self._number
 
     def _load(self) -> None:
-        plan = self._plan
         self._load_number = self._next()
-        self.say(
-            wire.Load(
-                self._load_number, plan.load_key, plan.model, dict(plan.files), plan.device, plan.precision,
-                plan.threads, dict(plan.params), int(self._timeouts.load * 1000), plan.weights,
-            )
-        )  # fmt: skip
+        self._sending.expect(self._load_number)
+        self.say(greeting.load(self._plan, self._load_number, self._timeouts))
 
     # What is heard
 
@@ -167,8 +155,18 @@ class Conversation:
         return handler(message, now) if handler is not None else []
 
     def look(self, now: float) -> list[Happening]:
-        """What the worker has noted in memory without a message."""
-        return [BatchStarted(now, self.worker, *batch) for batch in self.shared.begun()]
+        """What the worker has noted in memory without a message, and what is due while it loads."""
+        if self.phase == "loading":
+            self._wait(now)
+        return [happenings.BatchStarted(now, self.worker, *batch) for batch in self.shared.begun()]
+
+    def _wait(self, now: float) -> None:
+        """A worker forgets a host that says nothing, and a load may take minutes."""
+        if now - self._pinged >= (self._timeouts.far_ping if self._plan.place else self._timeouts.ping):
+            self._pinged = now
+            self.ping()
+        self._sending.turn(now)
+        self.failure = self.failure or self._sending.failure
 
     def _note_mangled(self, why: str) -> None:
         """Report the first of them, and count: a peer that sends thousands must not fill anybody's screen."""
@@ -196,10 +194,10 @@ class Conversation:
             return self._again(now, message)
         if message.reason == "revoked":
             self.phase, self.refused = "loading", message
-            return [SessionLost(now, self.worker)]
+            return [happenings.SessionLost(now, self.worker)]
         if message.reason == "credit":
             self.shared.refused(message.id)
-            return [BatchRefused(now, self.worker, message.id)] if self.phase == "serving" else []
+            return [happenings.BatchRefused(now, self.worker, message.id)] if self.phase == "serving" else []
         awaited = self._number if self.phase == "greeting" else self._load_number
         if self.phase != "serving" and message.id == awaited:
             self.refused = message
@@ -213,7 +211,7 @@ class Conversation:
             self.phase, self.refused = "loading", why
         else:
             self.greet(now)
-        return [SessionLost(now, self.worker)] if served else []
+        return [happenings.SessionLost(now, self.worker)] if served else []
 
     def _ready(self, _message: wire.Ready, _now: float) -> list[Happening]:
         if self.phase == "loading" and self._load_number < 0:
@@ -222,9 +220,15 @@ class Conversation:
 
     def _progress(self, message: wire.Progress, now: float) -> list[Happening]:
         if self.phase == "loading":
-            self.deadline = now + self._timeouts.load
+            self._advanced(now)
             self._report(LoadProgress(self.name, message.stage, message.done, message.total))
         return []
+
+    def _advanced(self, now: float) -> None:
+        """The load has got on: its deadline counts anew."""
+        self.deadline = now + self._timeouts.load
+        if self._plan.heard is not None:
+            self._plan.heard(now)
 
     def _loaded(self, message: wire.Loaded, now: float) -> list[Happening]:
         if self.phase != "loading" or message.id != self._load_number or not message.load_id or message.scale < 1:
@@ -235,14 +239,12 @@ class Conversation:
             self.refused = wire.Reject(message.id, "identity", said)
             return []
         self.phase, self._load_id = "serving", message.load_id
-        size = SizeRequirements(message.minimum, message.multiple_of, message.square, message.fixed)
-        self.capabilities = Capabilities(
-            message.scale, size, message.device, message.device_name, message.precision, message.dtypes, message.weights
-        )
-        return [Serving(now, self.worker, *self._credit, far=bool(self._plan.place))]
+        self.capabilities = greeting.capabilities(message)
+        return [happenings.Serving(now, self.worker, *self._credit, far=bool(self._plan.place))]
 
     def _failed(self, message: wire.Failed, now: float) -> list[Happening]:
         if self.phase == "loading":
+            self._sending.failed(message, now)
             if message.id in {0, self._load_number}:
                 self.failure = message
             return []
@@ -251,9 +253,9 @@ class Conversation:
             return self._again(now)
         self.shared.failed(message)
         cause = cast("Any", message.failure if message.failure in CLASSES else "fatal")
-        failed = BatchFailed(now, self.worker, message.id, message.attempt, cause, message.message)
+        failed = happenings.BatchFailed(now, self.worker, message.id, message.attempt, cause, message.message)
         leaves = cause == "transient" and self._is_leaving()
-        return [Leaving(now, self.worker), failed] if leaves else [failed]
+        return [happenings.Leaving(now, self.worker), failed] if leaves else [failed]
 
     def _tile_done(self, message: wire.TileDone, buffers: tuple[Bytes, ...], now: float) -> list[Happening]:
         if self.capabilities is None:
@@ -265,24 +267,25 @@ class Conversation:
         self._forgotten = 0
         part, credit = found
         answer = Answer(message.bufs[0], part, message.seconds, self.name, self.capabilities.scale)
-        return [TileDone(now, self.worker, message.id, message.attempt, message.index, answer, credit)]
+        return [happenings.TileDone(now, self.worker, message.id, message.attempt, message.index, answer, credit)]
 
     def _mapped(self, message: wire.Mapped, _now: float) -> list[Happening]:
         self.shared.confirm(message)
         return []
 
     def _started(self, message: wire.Started, now: float) -> list[Happening]:
-        return [BatchStarted(now, self.worker, message.id, message.attempt)]
+        return [happenings.BatchStarted(now, self.worker, message.id, message.attempt)]
 
     def _cancelled(self, message: wire.Cancelled, now: float) -> list[Happening]:
         self.shared.ended(message.id, message.attempt)
-        return [BatchCancelled(now, self.worker, message.id, message.attempt)]
+        return [happenings.BatchCancelled(now, self.worker, message.id, message.attempt)]
 
     def _credited(self, message: wire.Credit, now: float) -> list[Happening]:
-        return [Credited(now, self.worker, message.tiles, message.bytes)]
+        return [happenings.Credited(now, self.worker, message.tiles, message.bytes)]
 
     def _pong(self, message: wire.Pong, now: float) -> list[Happening]:
-        return [Ponged(now, self.worker, message.hosts, message.tiles_done)]
+        pong = happenings.Ponged(now, self.worker, message.hosts, message.tiles_done)
+        return [pong] if self.phase == "serving" else []
 
     def _ping(self, message: wire.Ping, _now: float) -> list[Happening]:
         self.say(wire.Pong(message.nonce))
@@ -294,4 +297,4 @@ class Conversation:
 
     def _bye(self, _message: wire.Message, now: float) -> list[Happening]:
         self.left = True
-        return [Leaving(now, self.worker)] if self.phase == "serving" else []
+        return [happenings.Leaving(now, self.worker)] if self.phase == "serving" else []

@@ -89,6 +89,10 @@ class FarLaunch:
         """Whether it is worth another try: longer for a box that was there before."""
         return now - self._began < (self._timeouts.away if self._seat.served else self._timeouts.reach)
 
+    def heard(self, now: float) -> None:
+        """It gets on with a load, which may take hours: there is hope, from now on."""
+        self._began = now
+
     def again(self) -> None:
         """Try again after the pause."""
 

@@ -95,6 +95,11 @@ def load_failed(plan: LoadPlan, failed: Failed, log: LogFile | None = None) -> U
             hint="close other programs, upx stop other workers, or take a smaller model",
         )
     if failed.failure == "input":
+        if plan.place:
+            return WeightsError(
+                f"{plan.model} cannot be loaded on {plan.place}: {message}",
+                hint=f"there: upx models pull {plan.model}, or upx worker serve … --take-files to be sent what is here",
+            )
         return WeightsError(
             f"{plan.model} cannot be loaded: {message}", hint="check its weights and --set values; upx doctor helps"
         )

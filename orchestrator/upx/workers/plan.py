@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from upx.specs import ParameterValue
+    from upx.workers.sending import Supply
 
 
 def _digest(*facts: object) -> str:
@@ -27,7 +28,7 @@ class LoadPlan:
     ``params`` are those that a load needs. ``workers``: at most so many at a time. ``keep_alive``: 0 ties a worker to
     this host, None keeps it for ever, else it leaves after so many seconds without a host. ``share``: tiles lie in
     memory that host and worker both map, where the system has it. ``scale``: the model's, 0 for any. ``place``: the
-    name of another machine.
+    name of another machine, ``supply``: what may be sent there, ``heard``: who wants to know that it gets on with it.
     """
 
     backend: str
@@ -45,6 +46,8 @@ class LoadPlan:
     share: bool = True
     scale: int = 0
     place: str = ""
+    supply: Supply | None = field(default=None, repr=False, compare=False)
+    heard: Callable[[float], None] | None = field(default=None, repr=False, compare=False)
 
     @property
     def tied(self) -> bool:
@@ -67,7 +70,7 @@ class LoadPlan:
         """The same load on another machine, which knows its files and devices itself."""
         return LoadPlan(
             backend=self.backend, model=self.model, weights=self.weights, device="", precision=precision,
-            params=self.params, keep_alive=None, share=False, scale=self.scale, place=place,
+            params=self.params, keep_alive=None, share=False, scale=self.scale, place=place, supply=self.supply,
         )  # fmt: skip
 
 

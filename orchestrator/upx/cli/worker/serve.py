@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,9 +16,9 @@ from upx.cli._options import JsonFlag, LicenceFlag, OfflineFlag, QuietFlag, Verb
 from upx.errors import UsageError
 
 if TYPE_CHECKING:
+    from upx.config import Settings
     from upx.host import Host
     from upx.serving.box import BoxServer
-    from upx.serving.metrics import MetricsServer
 
 LISTEN = "tcp://127.0.0.1:7600"
 
@@ -33,6 +35,9 @@ def serve(
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="What hosts are told of it.")] = None,
     accept_licence: LicenceFlag = False,
     offline: OfflineFlag = False,
+    take_files: Annotated[
+        bool, typer.Option("--take-files", help="Let clients send weights that this machine lacks, verified.")
+    ] = False,
     metrics: Annotated[
         str | None,
         typer.Option("--metrics", metavar="[ADDRESS:]PORT", help="Serve figures to Prometheus; loopback unless told."),
@@ -47,14 +52,13 @@ def serve(
     _refuse_windows()
     _log(as_json=log_json, verbose=verbose)
     with _host.make_host() as host:
-        server = _server(host, backend, listen, device, name, accept=accept_licence, offline=offline, as_json=log_json)
-        figures = _metrics(metrics, server)
-        try:
+        said = _Said(backend, listen, device, name, accept_licence, offline, take_files, log_json)
+        server = _server(host, said)
+        with ExitStack() as stack:
+            if metrics is not None:
+                _serve_metrics(metrics, server, host.settings, stack)
             server.start()
             return server.run()
-        finally:
-            if figures is not None:
-                figures.close()
 
 
 def drain(json: JsonFlag = False, quiet: QuietFlag = False, verbose: VerboseFlag = False) -> int:
@@ -70,28 +74,43 @@ def drain(json: JsonFlag = False, quiet: QuietFlag = False, verbose: VerboseFlag
     return 0
 
 
-def _server(
-    host: Host, backend: str, listen: str, device: str, name: str | None, *, accept: bool, offline: bool, as_json: bool
-) -> BoxServer:
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What the options say."""
+
+    backend: str
+    listen: str
+    device: str
+    name: str | None
+    accept: bool
+    offline: bool
+    take_files: bool
+    as_json: bool
+
+
+def _server(host: Host, said: _Said) -> BoxServer:
     import socket
 
-    from upx.remote.keys import NAME
+    from upx.remote.names import NAME
     from upx.routes import Request, choose
     from upx.serving import plans
     from upx.serving.addresses import parse_listen
     from upx.serving.box import BoxServer
     from upx.serving.keeper import Keeper
 
-    address = parse_listen(listen)
-    called = name or socket.gethostname().partition(".")[0]
+    address = parse_listen(said.listen)
+    called = said.name or socket.gethostname().partition(".")[0]
     if NAME.fullmatch(called) is None:
         raise UsageError(f"{called!r} is no name", hint="--name with letters, digits, dots and dashes")
-    spec = choose(Request(backend=backend), host.catalog.backends()).backend
+    spec = choose(Request(backend=said.backend), host.catalog.backends()).backend
     plans.refuse_unservable(spec)
-    devices = plans.chosen_devices(spec, device, host.shelf)
-    offline = offline or host.settings.offline
+    devices = plans.chosen_devices(spec, said.device, host.shelf)
+    offline = said.offline or host.settings.offline
     venv = plans.ready_env(spec, devices, host.shelf, offline=offline)
-    keeper = Keeper(spec, host.shelf, site_packages=venv.site_packages, offline=offline, accept_licence=accept)
+    keeper = Keeper(
+        spec, host.shelf, site_packages=venv.site_packages, offline=offline, accept_licence=said.accept,
+        take_files=said.take_files,
+    )  # fmt: skip
     return BoxServer(
         called,
         spec,
@@ -99,18 +118,20 @@ def _server(
         host.settings,
         address=address,
         keeper=keeper,
-        log_json=as_json,
+        log_json=said.as_json,
     )
 
 
-def _metrics(text: str | None, server: BoxServer) -> MetricsServer | None:
-    if text is None:
-        return None
-    from upx.serving.metrics import MetricsServer, page, parse_metrics
+def _serve_metrics(text: str, server: BoxServer, settings: Settings, stack: ExitStack) -> None:
+    """Serve figures until the stack is closed."""
+    from upx.serving.metrics import MetricsServer, Statistics, parse_metrics
 
-    made = MetricsServer(parse_metrics(text), lambda: page(server.name, server.workers))
+    address = parse_metrics(text)
+    figures = Statistics(server.name, lambda: server.workers, settings)
+    stack.callback(figures.close)
+    made = MetricsServer(address, figures.page)
+    stack.callback(made.close)
     logging.getLogger("upx.serve").info("metrics at port %d", made.port)
-    return made
 
 
 def _log(*, as_json: bool, verbose: bool) -> None:
