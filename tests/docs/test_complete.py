@@ -87,3 +87,10 @@ def test_every_message_kind_stands_in_the_specification() -> None:
     text = _page("protocol/README.md")
     assert len(KINDS) >= 15
     assert not {kind for kind in KINDS if f"`{kind}`" not in text}
+
+
+def test_every_metric_stands_in_the_page_on_boxes_with_its_kind_and_no_other() -> None:
+    from upx.serving.metrics import INFO, METRICS
+
+    rows = re.findall(r"^\| `(upx_\w+)` \| (\w+) \|", _page("docs/box.md"), re.MULTILINE)
+    assert rows == [(metric.name, metric.kind) for metric in (*METRICS, INFO)]

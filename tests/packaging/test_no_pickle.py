@@ -33,6 +33,7 @@ VERBS: list[tuple[list[str], set[int]]] = [
     (["models", "rm", "span-x4"], {0}),
     (["models", "import", "{evil}", "--as", "hitsr-srf-x4"], {5}),
     (["ps"], {0}),
+    (["top", "--once"], {0}),
     (["stop", "--all"], {0}),
     (["key", "show"], {0}),
     (["worker", "list"], {0}),

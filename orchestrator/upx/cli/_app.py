@@ -49,6 +49,7 @@ VERBS = (
     Verb("env", "List environments, remove what nobody needs.", "Backends"),
     Verb("warm", "Load a model now, for the commands to come.", "Workers"),
     Verb("ps", "List the workers that are running.", "Workers"),
+    Verb("top", "Watch the workers at work, here and on boxes.", "Workers"),
     Verb("stop", "End workers.", "Workers"),
     Verb("worker", "Serve this machine to others; keep the boxes that serve you.", "Other machines"),
     Verb("key", "Show, make, allow and revoke the keys of machines.", "Other machines"),

@@ -35,6 +35,11 @@ class Console:
         # Lines come from any thread, and the bar steps aside for one at a time.
         self._lock = threading.RLock()
 
+    @property
+    def deaf(self) -> bool:
+        """Whether nobody reads results any more."""
+        return self._out_closed
+
     def results(self, *results: Any) -> None:
         """Print results, all of one kind; a reader that has gone (``| head``) is no failure."""
         from upx.cli._render import to_lines, to_record

@@ -162,25 +162,6 @@ class Pruned:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerRow:
-    """One line of ``upx ps``. Seconds: ``keep_alive`` (None: for ever), ``idle`` and ``age``; ``memory`` in bytes."""
-
-    KIND: ClassVar[str] = "worker"
-    id: str
-    backend: str
-    model: str
-    device: str
-    state: str
-    hosts: int
-    tied: bool
-    keep_alive: float | None
-    idle: float
-    age: float
-    memory: int
-    pid: int
-
-
-@dataclass(frozen=True, slots=True)
 class Stopped:
     """One worker that ``upx stop`` ended, or could not."""
 

@@ -13,6 +13,7 @@ from upx.errors import ProtocolVersionError, WorkerError
 from upx.remote.keys import KeyRing, z85
 from upx.workers import faults
 from upx.workers.channel import Hub
+from upx.workers.words import tame, told_ports
 from upx_protocol.messages import Bye, Echo, Echoed, Hello, Message, Ping, Pong, Ready, Reject, Welcome
 from upx_protocol.version import NEWEST, OLDEST, Version
 
@@ -78,10 +79,10 @@ class _Guest:
         self._channel.send(Hello(1, OLDEST, NEWEST, host="upx worker test"))
         welcome = self._await(Welcome, HELLO_S)
         self.session = welcome.session
-        ready = self._await(Ready, READY_S)
+        ready = _tamed(self._await(Ready, READY_S))
         pong, latency = self._ping()
-        box = replace(self._box, backend=welcome.backend)
-        found = Visit(box, welcome.ports or (box.port,), welcome.protocol, ready, pong, latency)
+        box = replace(self._box, backend=tame(welcome.backend))
+        found = Visit(box, told_ports(welcome.ports) or (box.port,), welcome.protocol, ready, pong, latency)
         return replace(found, rate=self._rate(latency)) if measure else found
 
     def _ping(self) -> tuple[Pong, float]:
@@ -134,4 +135,11 @@ class _Guest:
                 f"{self._box.name} speaks protocol {theirs}, this host {OLDEST} to {NEWEST}",
                 hint="bring both machines to one release of upx",
             )
-        return WorkerError(f"{self._box.name} refuses us: {reject.message or reject.reason}", hint="try again later")
+        why = tame(reject.message or reject.reason)
+        return WorkerError(f"{self._box.name} refuses us: {why}", hint="try again later")
+
+
+def _tamed(ready: Ready) -> Ready:
+    """What a box says of itself, fit to be shown."""
+    models = tuple(tame(each) for each in ready.models)
+    return replace(ready, device=tame(ready.device), device_name=tame(ready.device_name), models=models)

@@ -1,6 +1,7 @@
 """What a box says of itself to Prometheus: a text page over HTTP, for whoever may connect; loopback unless told.
 
-The figures come from the registry entries that the workers keep themselves, so that a page costs them nothing.
+The figures come from the registry entries that the workers keep themselves, and from a ``Ping`` to each of them for
+every page, over connections that are kept: a page costs nobody's tiles anything.
 """
 
 from __future__ import annotations
@@ -13,60 +14,118 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 from upx.errors import UsageError, WorkerStartError
+from upx.workers.watch import Target, Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from upx.config import Settings
     from upx.serving.worker import ServedWorker
+    from upx.workers.registry import WorkerInfo
+    from upx_protocol.messages import Pong
 
 CONTENT = "text/plain; version=0.0.4; charset=utf-8"
 LOOPBACK = "127.0.0.1"
-REQUEST_S = 5.0
+REQUEST_S, LOOK_S = 5.0, 1.0
 MOST_PORT = 65_535
 
 
 @dataclass(frozen=True, slots=True)
+class Figures:
+    """What is known of a worker at one time: its entry, and its answer, None where there is none."""
+
+    worker: ServedWorker
+    info: WorkerInfo | None
+    pong: Pong | None
+
+
+@dataclass(frozen=True, slots=True)
 class Metric:
-    """One figure of every worker."""
+    """One figure of every worker; None where it is not known, which Prometheus must not take for a zero."""
 
     name: str
     kind: str
     help: str
-    value: Callable[[ServedWorker], float]
+    value: Callable[[Figures], float | None]
+
+
+def _of_pong(field: str) -> Callable[[Figures], float | None]:
+    return lambda figures: getattr(figures.pong, field) if figures.pong is not None else None
+
+
+def _of_entry(field: str) -> Callable[[Figures], float | None]:
+    return lambda figures: getattr(figures.info, field) if figures.info is not None else 0
 
 
 METRICS = (
-    Metric("upx_worker_up", "gauge", "Whether the worker has a process that has bound.", lambda w: w.info is not None),
-    Metric("upx_worker_restarts_total", "counter", "Starts after the first.", lambda w: w.restarts),
-    Metric("upx_worker_hosts", "gauge", "Hosts with a session.", lambda w: w.info.hosts if w.info else 0),
-    Metric("upx_worker_memory_bytes", "gauge", "Resident set.", lambda w: w.info.memory if w.info else 0),
-    Metric("upx_worker_idle_seconds", "gauge", "Since the last host has left.", lambda w: w.info.idle if w.info else 0),
+    Metric("upx_worker_up", "gauge", "Whether the worker has a process that has bound.", lambda f: f.info is not None),
+    Metric("upx_worker_restarts_total", "counter", "Starts after the first.", lambda f: f.worker.restarts),
+    Metric("upx_worker_hosts", "gauge", "Hosts with a session.", _of_entry("hosts")),
+    Metric("upx_worker_memory_bytes", "gauge", "Resident set.", _of_entry("memory")),
+    Metric("upx_worker_idle_seconds", "gauge", "Since the last host has left.", _of_entry("idle")),
     Metric(
         "upx_worker_uptime_seconds", "gauge", "Since the process was born.",
-        lambda w: time.time() - w.info.started if w.info else 0,
+        lambda f: time.time() - f.info.started if f.info else 0,
     ),
+    Metric("upx_worker_queue_tiles", "gauge", "Tiles that wait or are computed.", _of_pong("queued")),
+    Metric("upx_worker_tiles_total", "counter", "Tiles done by this process.", _of_pong("tiles_done")),
+    Metric("upx_worker_pixels_total", "counter", "Input pixels of the tiles done.", _of_pong("pixels_done")),
+    Metric("upx_worker_busy_seconds_total", "counter", "Time with a batch in work.", _of_pong("busy_s")),
 )  # fmt: skip
+INFO = Metric("upx_worker_info", "gauge", "1; which model is loaded, and on what.", lambda _: 1)
 
 
-def page(box: str, workers: Sequence[ServedWorker]) -> str:
-    """The text that is served: every metric of every worker, by port, backend, device and model."""
-    return "".join(f"{line}\n" for metric in METRICS for line in _lines(metric, box, workers))
+class Statistics:
+    """The page of a box. ``page`` is for any thread, one after the other; close it."""
+
+    def __init__(self, box: str, workers: Callable[[], Sequence[ServedWorker]], settings: Settings) -> None:
+        self._box, self._workers = box, workers
+        self._watcher = Watcher(settings)
+        self._lock, self._closed = threading.Lock(), False
+
+    def page(self) -> str:
+        """The text that is served, with the answers that come within a second."""
+        with self._lock:
+            if self._closed:  # A request that was under way when the box ended.
+                return ""
+            found = [(worker, worker.info) for worker in self._workers()]
+            targets = {each.port: Target.of(info) for each, info in found if info is not None}
+            answers = self._watcher.look(list(targets.values()), most=LOOK_S)
+        pongs = {port: answers[target].pong for port, target in targets.items()}
+        return page(self._box, [Figures(worker, info, pongs.get(worker.port)) for worker, info in found])
+
+    def close(self) -> None:
+        """Close the connections."""
+        with self._lock:
+            self._closed = True
+            self._watcher.close()
 
 
-def _lines(metric: Metric, box: str, workers: Sequence[ServedWorker]) -> Iterable[str]:
+def page(box: str, figures: Sequence[Figures]) -> str:
+    """Every metric of every worker, by port, backend and device; the model stands apart, since counters outlive it."""
+    lines = (line for metric in METRICS for line in _lines(metric, box, figures))
+    return "".join(f"{line}\n" for line in (*lines, *_lines(INFO, box, figures)))
+
+
+def _lines(metric: Metric, box: str, figures: Sequence[Figures]) -> Iterable[str]:
     yield f"# HELP {metric.name} {metric.help}"
     yield f"# TYPE {metric.name} {metric.kind}"
-    for each in workers:
-        info = each.info
+    for each in figures:
+        value = metric.value(each)
+        if value is None:
+            continue
         facts = {
             "box": box,
-            "port": str(each.port),
-            "backend": each.plan.backend,
-            "device": each.plan.device,
-            "model": info.model if info is not None else "",
+            "port": str(each.worker.port),
+            "backend": each.worker.plan.backend,
+            "device": each.worker.plan.device,
         }
-        labels = ",".join(f'{name}="{_quoted(value)}"' for name, value in facts.items())
-        yield f"{metric.name}{{{labels}}} {float(metric.value(each)):g}"
+        if metric is INFO:
+            facts["model"] = each.info.model if each.info is not None else ""
+            facts["device_name"] = each.pong.device_name if each.pong is not None else ""
+        labels = ",".join(f'{name}="{_quoted(text)}"' for name, text in facts.items())
+        # All digits: a counter that is rounded to six of them stands still for long, and then leaps.
+        yield f"{metric.name}{{{labels}}} {float(value)!r}"
 
 
 def _quoted(text: str) -> str:

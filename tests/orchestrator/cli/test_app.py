@@ -40,7 +40,7 @@ sys.exit(code)
     assert "-h, --help" in ended.stdout
 
 
-@pytest.mark.parametrize("words", [["models"], ["backends"], ["env", "list"], ["worker", "list"]], ids=" ".join)
+@pytest.mark.parametrize("words", [["models"], ["backends"], ["env", "list"], ["worker", "list"], ["ps"]], ids=" ".join)
 def test_what_only_lists_files_loads_no_arrays_and_no_sockets(words, upx_env) -> None:
     heavy = ("numpy", "zmq", "asyncio", "PIL")
     code = f"""

@@ -9,12 +9,17 @@ from pathlib import Path
 
 import pytest
 
-import upx.cli.models._lines  # noqa: F401  # teaches the renderer
-from upx.cli import _results
+import upx.cli._workers_lines
+import upx.cli.models._lines  # noqa: F401  # both teach the renderer
+from upx.cli import _results, _workers
 from upx.cli._render import size_text, time_text, to_lines, to_record
 from upx.cli.models import _results as model_results
 from upx.result import Record
 
+WORKER = (
+    "id backend model device state hosts tied keep_alive idle age memory pid place device_name queue tiles megapixels "
+    "busy_seconds rate message"
+)
 KEYS = {
     "version": "version protocol python",
     "error": "code message hint exit_code",
@@ -26,7 +31,9 @@ KEYS = {
     "env": "backend folder flavour fingerprint seconds mended versions",
     "env_entry": "name folder state in_use superseded size flavour fingerprint",
     "pruned": "removed kept_in_use freed",
-    "worker": "id backend model device state hosts tied keep_alive idle age memory pid",
+    "worker": WORKER,
+    "top_worker": f"{WORKER} megapixels_per_second tiles_per_second busy",
+    "top": "time queue megapixels_per_second tiles_per_second busy workers",
     "stopped": "id backend pid outcome",
     "warm": "backend model device precision keep_alive seconds",
     "check": "name status message hint",
@@ -57,6 +64,12 @@ SAMPLES = {
     "tuple[Path, ...]": (Path("/x"),), "tuple[float | str, ...]": (0.5,),
     "tuple[ModelInfo, ...]": (_results.ModelInfo("m", 4, "t", "k", "l", "u", restricted=True),),
     "int | None": 5,
+    "tuple[TopRow, ...]": (
+        _workers.TopRow(
+            "a", "b", "m", "cpu", "idle", 0, False, None, 0.0, 1.0, 1, 1, "local", "", 0, 1, 0.5, 0.5, 0.5, "",
+            megapixels_per_second=0.5, tiles_per_second=None, busy=1.0,
+        ),
+    ),
     "tuple[LicenceInfo, ...]": (model_results.LicenceInfo("l", "u", True, False, True, "n"),),
     "tuple[ModelFile, ...]": (
         model_results.ModelFile("r", "f", 5, True, "0" * 64, "", "l", ("url: u",), "store", False, Path("/x"), "w", ""),
@@ -67,7 +80,9 @@ SAMPLES = {
 
 
 def kinds() -> list[type]:
-    found = (*inspect.getmembers(_results, inspect.isclass), *inspect.getmembers(model_results, inspect.isclass))
+    found = (
+        each for module in (_results, _workers, model_results) for each in inspect.getmembers(module, inspect.isclass)
+    )
     return [kind for _, kind in found if hasattr(kind, "KIND")]
 
 

@@ -11,12 +11,13 @@ from fakes import FakeSession, venv
 
 from upx.cli import _checks
 from upx.cli import stop as stop_verb
-from upx.errors import ManifestError, PythonMissingError, UsageError
+from upx.errors import ManifestError, PythonMissingError, UsageError, WorkerStartError
 from upx.venvs.inventory import EnvRecord, Pruned
 from upx.venvs.venv import Damage
 from upx.workers import control, registry
 from upx.workers.control import Stopped
 from upx.workers.registry import WorkerInfo
+from upx.workers.watch import Answer, Watcher
 
 
 def records(ended) -> list[dict]:
@@ -121,12 +122,24 @@ def test_workers_are_listed(upx, monkeypatch) -> None:
     assert "no workers are running" in upx("ps").err
     found = [worker(hosts=1, idle_s=300.0), worker("tiny", endpoint="", tied=True, idle=12.0)]
     monkeypatch.setattr(registry, "list_workers", lambda _: found)
+    monkeypatch.setattr(Watcher, "look", lambda _self, targets, **_: dict.fromkeys(targets, Answer()))
     _, first, second = upx("ps").lines
     assert first.split()[:5] == ["span-1a2b3c4d-0", "span", "span-x4", "cpu", "in"]
     assert "5 min 00 s" in first
     assert "starting" in second
     assert "with its command" in second
     assert [record["state"] for record in records(upx("ps", "--json"))] == ["in use", "starting"]
+
+
+def test_a_worker_that_has_left_since_it_was_listed_is_no_line(upx, monkeypatch) -> None:
+    monkeypatch.setattr(registry, "list_workers", lambda _: [worker()])
+    gone = Answer(error=WorkerStartError("span-1a2b3c4d-0 cannot be reached", hint="x"))
+    monkeypatch.setattr(Watcher, "look", lambda _self, targets, **_: dict.fromkeys(targets, gone))
+    monkeypatch.setattr(registry, "read", lambda _: None)
+    ended = upx("ps")
+    assert (ended.code, ended.out) == (0, "")
+    monkeypatch.setattr(registry, "read", lambda _: worker())
+    assert [record["state"] for record in records(upx("ps", "--json"))] == ["no answer"]
 
 
 def test_stop_ends_what_is_named_and_tells_how(upx, monkeypatch) -> None:

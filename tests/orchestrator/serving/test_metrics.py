@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import socket
 import urllib.error
 import urllib.request
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from box_kit import SERVE, until
+from PIL import Image
 
 from upx.errors import UsageError, WorkerStartError
-from upx.serving.metrics import MetricsServer, page, parse_metrics
+from upx.serving.metrics import METRICS, Figures, MetricsServer, page, parse_metrics
+from upx_protocol.messages import Pong
 
-LINE = re.compile(r'^upx_[a-z_]+\{([a-z]+="(\\.|[^"\\])*",?)+\} -?[0-9.e+]+$')
+LINE = re.compile(r'^upx_[a-z_]+\{([a-z_]+="(\\.|[^"\\])*",?)+\} -?[0-9.e+]+$')
+PONG = Pong(1, queued=3, tiles_done=7, pixels_done=12_345_678, busy_s=4.5, age_s=9.0, device_name='a "GPU"')
+LABELS = 'box="attic",port="7600",backend="nearest",device="cpu"'
 
 
-def worker(**facts) -> SimpleNamespace:
-    info = SimpleNamespace(model='a"b\\', hosts=2, memory=1 << 20, idle=0.0, started=0.0, **facts)
-    return SimpleNamespace(info=info, port=7600, restarts=3, plan=SimpleNamespace(backend="nearest", device="cpu"))
+def figures(**changes) -> Figures:
+    info = SimpleNamespace(model='a"b\\', hosts=2, memory=1 << 20, idle=0.0, started=0.0)
+    worker = SimpleNamespace(port=7600, restarts=3, plan=SimpleNamespace(backend="nearest", device="cpu"))
+    return Figures(**{"worker": worker, "info": info, "pong": PONG, **changes})
+
+
+def values(text: str, port: int) -> dict[str, float]:
+    """Every figure of a worker, by name."""
+    found = re.findall(r"^([a-z_]+)\{([^}]*)\} (\S+)$", text, re.MULTILINE)
+    return {name: float(value) for name, labels, value in found if f'port="{port}"' in labels}
 
 
 def get(port: int, path: str = "/metrics") -> str:
@@ -28,15 +42,50 @@ def get(port: int, path: str = "/metrics") -> str:
 
 
 def test_every_line_is_one_that_prometheus_reads() -> None:
-    down = SimpleNamespace(**{**vars(worker()), "info": None, "port": 7601})
-    lines = page("attic", [worker(), down]).splitlines()
-    figures = [line for line in lines if not line.startswith("# ")]
-    assert len(figures) == 12
-    assert all(LINE.match(line) for line in figures), figures
-    labels = 'box="attic",port="7600",backend="nearest",device="cpu",model="a\\"b\\\\"'
-    assert f"upx_worker_hosts{{{labels}}} 2" in figures
-    assert sum(line.startswith("# TYPE") for line in lines) == 6
-    assert any(line.startswith("upx_worker_up{") and 'port="7601"' in line and line.endswith(" 0") for line in figures)
+    lines = page("attic", [figures()]).splitlines()
+    found = [line for line in lines if not line.startswith("# ")]
+    assert len(found) == len(METRICS) + 1
+    assert all(LINE.match(line) for line in found), found
+    assert f"upx_worker_hosts{{{LABELS}}} 2.0" in found
+    assert f'upx_worker_info{{{LABELS},model="a\\"b\\\\",device_name="a \\"GPU\\""}} 1.0' in found
+
+
+def test_every_metric_says_what_it_is_before_its_figures_and_is_named_as_its_kind_is() -> None:
+    lines = page("attic", [figures()]).splitlines()
+    for at, line in enumerate(lines):
+        if line.startswith("# HELP"):
+            _, _, name, *words = line.split()
+            kind = lines[at + 1].removeprefix(f"# TYPE {name} ")
+            assert kind in {"gauge", "counter"}
+            assert name.endswith("_total") == (kind == "counter")
+            assert lines[at + 2].startswith(f"{name}{{")
+            assert words
+
+
+def test_queue_tiles_pixels_and_computing_are_what_the_worker_says() -> None:
+    found = values(page("attic", [figures()]), 7600)
+    assert (found["upx_worker_queue_tiles"], found["upx_worker_tiles_total"]) == (3, 7)
+    assert (found["upx_worker_pixels_total"], found["upx_worker_busy_seconds_total"]) == (12_345_678, 4.5)
+
+
+def test_a_counter_that_nobody_knows_is_left_out_and_is_no_zero() -> None:
+    starting = figures(pong=None)
+    down = figures(pong=None, info=None)
+    for each, is_up in ((starting, 1), (down, 0)):
+        found = values(page("attic", [each]), 7600)
+        assert found["upx_worker_up"] == is_up
+        assert found["upx_worker_restarts_total"] == 3
+        assert not {"upx_worker_queue_tiles", "upx_worker_tiles_total", "upx_worker_busy_seconds_total"} & set(found)
+
+
+def test_a_counter_has_no_label_that_changes_while_it_counts() -> None:
+    other = figures(info=SimpleNamespace(model="another", hosts=0, memory=1, idle=0.0, started=0.0))
+    both = [
+        {line.partition("}")[0] for line in page("attic", [each]).splitlines() if "_total{" in line}
+        for each in (figures(), other)
+    ]
+    assert both[0] == both[1]
+    assert len(both[0]) == 4
 
 
 @pytest.mark.parametrize("text", ["", "x", "127.0.0.1:", "99999", "1.2.3.4:-1"])
@@ -64,3 +113,32 @@ def test_a_box_serves_its_figures_and_nothing_else(serve) -> None:
         get(port, "/keys")
     assert refused.value.code == 404
     refused.value.close()
+
+
+def test_what_a_box_computes_is_counted_on_its_page(serve, attic, laptop, add, tmp_path) -> None:
+    attic.keys.allow("laptop", laptop.keys.public("client"))
+    box = serve(*SERVE, "--metrics", "0")
+    assert add(box).returncode == 0
+    port = int(re.findall(r"metrics at port ([0-9]+)", box.said)[0])
+    before = until(lambda: "upx_worker_tiles_total" in (found := values(get(port), box.port)) and found)
+    assert (before["upx_worker_tiles_total"], before["upx_worker_hosts"]) == (0, 0), "who asks is no host"
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "in.png")
+    ended = laptop.upx("up", tmp_path / "in.png", "-b", "nearest", "-t", "32", "--on", "attic", "--set", "delay=0.05")
+    assert ended.returncode == 0, ended.stderr
+    after = values(get(port), box.port)
+    assert after["upx_worker_tiles_total"] >= 4
+    assert after["upx_worker_pixels_total"] >= 64 * 64
+    assert 0.2 <= after["upx_worker_busy_seconds_total"] < after["upx_worker_uptime_seconds"]
+    assert after["upx_worker_queue_tiles"] == 0
+    assert 'model="nearest-x4"' in get(port)
+
+
+def test_a_page_goes_on_when_its_worker_dies_and_counts_its_successor_from_zero(serve) -> None:
+    box = serve(*SERVE, "--metrics", "0")
+    port = int(re.findall(r"metrics at port ([0-9]+)", box.said)[0])
+    until(lambda: "upx_worker_tiles_total" in values(get(port), box.port))
+    child = box.child
+    os.kill(child, signal.SIGKILL)
+    box.await_another(child)
+    found = until(lambda: "upx_worker_tiles_total" in (now := values(get(port), box.port)) and now)
+    assert (found["upx_worker_restarts_total"], found["upx_worker_tiles_total"]) == (1, 0)

@@ -13,7 +13,7 @@ from upx.cli.worker.serve import drain, serve
 
 app = verb_app()
 EXAMPLES = """
-upx worker serve span --listen tcp://0.0.0.0:7600      on the box, after upx key allow
+upx worker serve span --listen tcp://0.0.0.0:7600       on the box, after upx key allow
 upx worker add attic tcp://192.168.1.20:7600 --key 9c…  on the client, with the box's key
 upx worker test attic
 upx up photo.jpg --on attic

@@ -43,7 +43,8 @@ def probe(
                     mbit_per_second=round(each.rate * 8 / 1e6, 1),
                     memory=each.ready.memory_total,
                     memory_free=each.ready.memory_free,
-                    hosts=each.pong.hosts,
+                    # We are one of them while we ask.
+                    hosts=max(0, each.pong.hosts - 1),
                     queued=each.pong.queued,
                     models=each.ready.models,
                 )
