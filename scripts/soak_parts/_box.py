@@ -19,7 +19,7 @@ from upx.remote.keys import KeyRing
 from upx.routes import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from upx.config import Settings
     from upx.workers.pool import WorkerPool
@@ -91,11 +91,11 @@ def client(box: RunningBox, home: Settings) -> Generator[WorkerPool]:
         yield pool
 
 
-def trips(pool: WorkerPool, seconds: float) -> list[float]:
-    """Round trips of one tile, one after the other; each answer is compared. Seconds."""
+def trips(pool: WorkerPool, seconds: float, going: Callable[[], bool] = lambda: True) -> list[float]:
+    """Round trips of one tile, one after the other, while ``going``; each answer is compared. Seconds."""
     took: list[float] = []
     until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    while time.monotonic() < until and going():
         began = time.perf_counter()
         (future,) = pool.submit([TILE], out_dtype="uint8", job=1)
         result = future.result(DEADLINE_S)
