@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Optional, Tuple, Union
 
 from upx_protocol.errors import OutOfMemoryError, UpscalerError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from upx_protocol.arrays import Bytes
     from upx_protocol.messages import Load, Message, Wanted
+    from upx_protocol.packing import Piece
     from upx_protocol.sessions import Ticket
     from upx_protocol.upscaler import DeviceInfo, LoadResult
 
@@ -23,7 +22,7 @@ class Send:
     peer: bytes
     message: Message
     session: str = ""
-    arrays: Tuple[NDArray[Any], ...] = ()
+    arrays: Tuple[Piece, ...] = ()
     lossy: bool = False
 
 
@@ -183,7 +182,7 @@ class BatchEnded:
     No array for a batch in the ring, whose results were placed one by one.
     """
 
-    results: Tuple[NDArray[Any], ...] = ()
+    results: Tuple[Piece, ...] = ()
     failure: Optional[Failure] = None
     seconds: float = 0.0
 

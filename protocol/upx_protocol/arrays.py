@@ -19,6 +19,8 @@ Bytes = Union[bytes, bytearray, memoryview]
 ITEM_SIZES = {"uint8": 1, "uint16": 2, "float16": 2, "float32": 4}
 _LITTLE = {name: np.dtype(name).newbyteorder("<") for name in ITEM_SIZES}
 _NAMES = {np.dtype(name): name for name in ITEM_SIZES}
+#: The codec of packed tiles, see ``packing``; and what can be packed: differences of integers wrap around and back.
+PACKS, PACKED_DTYPES = "deflate", ("uint8", "uint16")
 MAX_DIMENSIONS = 4
 TILE_DIMENSIONS, CHANNELS = 3, 3
 BAND_ROWS = 64
@@ -52,7 +54,8 @@ def check_buffer(buffer: Buffer) -> None:
 
 
 def _check_place(buffer: Buffer) -> None:
-    if buffer.loc not in ("inline", "shm") or buffer.codec != "raw":
+    packs = buffer.codec == PACKS and buffer.loc == "inline" and buffer.dtype in PACKED_DTYPES
+    if buffer.loc not in ("inline", "shm") or not (buffer.codec == "raw" or packs):
         raise MalformedError("location or codec of a buffer")
     if buffer.loc == "shm" and (buffer.slot < 0 or buffer.gen < 1):
         raise MalformedError("slot or generation of a buffer")

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence, Tuple, Un
 import msgpack
 from msgpack import fallback
 
-from upx_protocol.arrays import Bytes, as_buffer, check_tiles, describe
+from upx_protocol.arrays import PACKS, Bytes, as_buffer, check_tiles, describe
 from upx_protocol.errors import MalformedError, UnknownKindError
 from upx_protocol.files import Chunk, check_chunk
 from upx_protocol.messages import HANDSHAKES, KINDS, Buffer, Echo, Echoed, Message, TileDone, Unknown, Upscale
+from upx_protocol.packing import Packed
 from upx_protocol.version import HANDSHAKE, NEWEST
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from upx_protocol.packing import Piece
 
 MAX_HEADER = 65_536
 MAX_PARTS = 257
@@ -47,8 +47,8 @@ class Received:
     buffers: Tuple[Bytes, ...] = ()
 
 
-def encode(message: Message, *, session: str = "", arrays: Sequence[NDArray[np.generic]] = ()) -> List[Bytes]:
-    """The parts of a message. ``arrays`` (C order) follow the header, described in its ``bufs``.
+def encode(message: Message, *, session: str = "", arrays: Sequence[Piece] = ()) -> List[Bytes]:
+    """The parts of a message. ``arrays`` (C order, or packed) follow the header, described in its ``bufs``.
 
     The arrays' memory is referenced, not copied: with ``copy=False`` it must not be reused before the peer has it.
     MalformedError when the header would exceed 64 KiB.
@@ -59,12 +59,12 @@ def encode(message: Message, *, session: str = "", arrays: Sequence[NDArray[np.g
     if session and "session" not in header:
         header["session"] = session
     if arrays:
-        header["bufs"] = [describe(array).to_wire() for array in arrays]
+        header["bufs"] = [(each.buffer if isinstance(each, Packed) else describe(each)).to_wire() for each in arrays]
     # A file name or a log line may hold what is no Unicode; saying it with a ? beats not saying it.
     packed: bytes = _packb(header, unicode_errors="replace")
     if len(packed) > MAX_HEADER:
         raise MalformedError(f"header of {len(packed)} bytes, at most {MAX_HEADER}")
-    return [packed, *(as_buffer(array) for array in arrays)]
+    return [packed, *(each.part if isinstance(each, Packed) else as_buffer(each) for each in arrays)]
 
 
 def decode(parts: Sequence[Bytes]) -> Received:
@@ -133,8 +133,10 @@ def _check_buffers(message: Message, buffers: Tuple[Bytes, ...]) -> None:
         if len(described) != 1:
             raise MalformedError("more than one buffer in an answer")
     for buffer, part in zip(inline, buffers):  # noqa: B905  strict is Python 3.10's; the lengths were compared
-        if len(part) != buffer.nbytes:
+        if not (0 < len(part) < buffer.nbytes if buffer.codec == PACKS else len(part) == buffer.nbytes):
             raise MalformedError(f"buffer of {len(part)} bytes, {buffer.nbytes} described")
+        if buffer.codec == PACKS and not isinstance(message, (Upscale, TileDone)):
+            raise MalformedError("only tiles are packed")
 
 
 def _check_slots(message: Upscale) -> None:

@@ -25,8 +25,9 @@ from upx_protocol.actions import (
     TilePlaced,
     UnloadEnded,
 )
-from upx_protocol.arrays import dtype_name, to_dtype, to_float
-from upx_protocol.errors import BadInputError, FatalError, UpscalerError
+from upx_protocol.arrays import PACKS, dtype_name, to_dtype, to_float
+from upx_protocol.errors import BadInputError, FatalError, MalformedError, UpscalerError
+from upx_protocol.packing import packed
 from upx_protocol.steward import LackingError
 from upx_protocol.upscaler import Batch, LoadRequest, LoadResult, Upscaler
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from upx_protocol.messages import Load
+    from upx_protocol.packing import Piece
     from upx_protocol.sessions import Ticket
     from upx_protocol.steward import Steward
 
@@ -116,11 +118,14 @@ class Compute:
             return BatchEnded(failure=_failure(error, f"batch {ticket.request.id}"))
         return BatchEnded(results, seconds=time.perf_counter() - started)
 
-    def _results(self, ticket: Ticket, report: Callable[[Outcome], None]) -> Tuple[NDArray[Any], ...]:
+    def _results(self, ticket: Ticket, report: Callable[[Outcome], None]) -> Tuple[Piece, ...]:
         loaded, request, started = self._loaded, ticket.request, time.perf_counter()
         if loaded is None:
             raise BadInputError("load")
-        tiles = ticket.arrays()
+        try:
+            tiles = ticket.arrays()
+        except MalformedError as error:
+            raise BadInputError(str(error)) from error
         if dtype_name(tiles[0]) not in loaded.dtypes:
             tiles = [to_float(tile) for tile in tiles]
         results = self._backend.upscale(Batch(tiles, request.seeds, request.params))
@@ -129,7 +134,8 @@ class Compute:
         height, width = tiles[0].shape[:2]
         shape = (height * loaded.scale, width * loaded.scale, 3)
         if not request.outs:
-            return tuple(deliver(result, shape, request.out_dtype, rounding=loaded.rounding) for result in results)
+            made = [deliver(result, shape, request.out_dtype, rounding=loaded.rounding) for result in results]
+            return tuple(packed(each) for each in made) if request.codec == PACKS else tuple(made)
         share = (time.perf_counter() - started) / len(tiles)
         for index, result in enumerate(results):
             began = time.perf_counter()

@@ -30,6 +30,7 @@ from upx_protocol.version import NEWEST, OLDEST, Version
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from upx_protocol.packing import Piece
     from upx_protocol.ring import Memory
 
 
@@ -74,7 +75,7 @@ class FakeHost:
         self._numbers += 1
         return self._numbers
 
-    def send(self, message: Message, *, arrays: Sequence[NDArray[Any]] = (), session: Optional[str] = None) -> None:
+    def send(self, message: Message, *, arrays: Sequence[Piece] = (), session: Optional[str] = None) -> None:
         """Send a message, in the open session if no other is named."""
         self.send_raw(encode(message, session=self.session if session is None else session, arrays=arrays))
 

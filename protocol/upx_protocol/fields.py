@@ -173,7 +173,7 @@ def _plain(value: Any) -> Any:
 class Buffer(Wired):
     """One array beside the header. ``loc``: "inline" (its own part) or "shm" (``slot`` and ``gen`` of a ring).
 
-    ``codec``: "raw" is the only one of 1.0. C order, little endian.
+    ``codec``: "raw" is C order, little endian; a part that is "deflate" has fewer bytes than ``nbytes`` says.
     """
 
     dtype: str = wire(text)

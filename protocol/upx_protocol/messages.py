@@ -147,7 +147,8 @@ class Upscale(Message):
     """A batch of tiles of one shape (H, W, 3) and one dtype; buffer ``i`` is answered by ``TileDone`` ``i``.
 
     ``seeds``: one per buffer, or empty; ``deadline_ms`` counts from ``Started``, 0 for none. ``outs``: the slots that
-    the results go into, one per buffer, where the tiles lie in a ring.
+    the results go into, one per buffer, where the tiles lie in a ring. ``codec``: how
+    results that travel should come.
     """
 
     id: int = wire(integer)
@@ -159,6 +160,7 @@ class Upscale(Message):
     params: Mapping[str, Scalar] = wire(scalars, {})
     deadline_ms: int = wire(integer, 0)
     outs: Tuple[Buffer, ...] = wire(buffers, ())
+    codec: str = wire(text, "raw")
 
 
 @dataclass(frozen=True)

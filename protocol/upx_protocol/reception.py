@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Optional
 
 from upx_protocol.files import FILES
 from upx_protocol.messages import Hello, Reject, Welcome
+from upx_protocol.packing import PACKING
 from upx_protocol.ring import SHM
 from upx_protocol.sessions import MAX_OF_CLIENT
 from upx_protocol.version import NEWEST, OLDEST, highest_common
@@ -48,7 +49,7 @@ class Reception:
     def welcome(self, hello: Hello, session: Session, load_key: str, *, near: bool) -> Welcome:
         """The answer to a host that was let in; ``near``: it may share memory with this worker."""
         options = self._options
-        able = (*((SHM,) if near else ()), *((FILES,) if options.files_fd >= 0 else ()))
+        able = (*((SHM,) if near else ()), *((FILES,) if options.files_fd >= 0 else ()), PACKING)
         return Welcome(
             id=hello.id,
             session=session.name,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, List, Sequence
+from typing import TYPE_CHECKING, List, Sequence
 
 from upx_protocol.actions import Action, Failure, Send
 from upx_protocol.messages import Failed, Log, Message, Pong, Progress, Reject
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from upx_protocol.packing import Piece
     from upx_protocol.sessions import Sessions
 
 #: What may be lost when a host does not read: it is said again, or nobody waits for it.
@@ -24,14 +23,14 @@ class Replies:
         self._sessions = sessions
         self._actions: List[Action] = []
 
-    def say(self, session: str, message: Message, arrays: Sequence[NDArray[Any]] = ()) -> None:
+    def say(self, session: str, message: Message, arrays: Sequence[Piece] = ()) -> None:
         """A message, with its arrays, to a session."""
         known = self._sessions.named(session)
         if known is not None:
             self.say_to_peer(known.peer, message, session, arrays)
 
     def say_to_peer(
-        self, peer: bytes, message: Message, session: str = "", arrays: Sequence[NDArray[Any]] = ()
+        self, peer: bytes, message: Message, session: str = "", arrays: Sequence[Piece] = ()
     ) -> None:
         """A message to a peer that may have no session."""
         lossy = message.reason in LOSSY_REASONS if isinstance(message, Reject) else isinstance(message, LOSSY)

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Deque, Dict, List, Optional, Tuple
 
-from upx_protocol.arrays import view
+from upx_protocol.packing import opened
 from upx_protocol.ring import COMPLAINT
 
 if TYPE_CHECKING:
@@ -54,11 +54,11 @@ class Ticket:
         return height * width * self.tiles
 
     def arrays(self) -> List[NDArray[Any]]:
-        """The tiles, read-only."""
+        """The tiles, read-only; MalformedError for one that was packed and does not unfold."""
         if self.ring is not None and self.request.outs:
             return [self.ring.read(buffer) for buffer in self.request.bufs]
         # The codec compared their numbers.
-        return [view(buffer, part) for buffer, part in zip(self.request.bufs, self.parts)]  # noqa: B905
+        return [opened(buffer, part) for buffer, part in zip(self.request.bufs, self.parts)]  # noqa: B905
 
     def begin(self) -> None:
         """Note where the host sees it, whatever becomes of this process, that the batch is being computed."""

@@ -81,11 +81,13 @@ class Far:
     def _workers(self) -> list[WorkerInfo]:
         return list_workers(self._settings(NAMES[0]))
 
-    def done(self, job: subprocess.Popen, seconds: float) -> None:
+    def record(self, job: subprocess.Popen, seconds: float) -> dict:
         out, err = job.communicate(timeout=seconds)
         assert job.returncode == 0, out + err
-        record = json.loads(out.splitlines()[0])
-        assert np.array_equal(np.asarray(Image.open(record["output"])), ENLARGED)
+        return json.loads(out.splitlines()[0])
+
+    def done(self, job: subprocess.Popen, seconds: float) -> None:
+        assert np.array_equal(np.asarray(Image.open(self.record(job, seconds)["output"])), ENLARGED)
 
     def close(self) -> None:
         for process in self.serving:
@@ -129,6 +131,24 @@ def test_a_picture_comes_back_equal_over_a_long_lossy_link_and_no_pixel_or_secre
     secrets += [json.loads((ring.folder / "server.json").read_text())["secret"] for ring in far.rings]
     for text in [*secrets, *(z85(ring.public("server")) for ring in far.rings), "nearest-x4", "Upscale", "load_id"]:
         assert text.encode() not in seen
+
+
+def test_a_slow_link_carries_fewer_bytes_than_the_picture_has(far, tmp_path) -> None:
+    from link import Shape
+
+    for box in far.lab.boxes:
+        box.link.become(Shape(rate=5e6, delay=0.005, loss=0.0, seed=7))
+    y, x = np.mgrid[0:512, 0:512]
+    waves = 127 + 100 * np.sin(x / 17)[..., None] * np.cos(y / 23 + np.arange(3).reshape(3, 1, 1)).transpose(1, 2, 0)
+    smooth = waves.astype(np.uint8)
+    Image.fromarray(smooth).save(tmp_path / "in.png")
+    wire = tmp_path / "wire.pcap"
+    with far.lab.capture(wire) as capture:
+        record = far.record(far.up("-t", "64"), 120)
+    assert capture.dropped == 0
+    enlarged = smooth.repeat(4, axis=0).repeat(4, axis=1)
+    assert np.array_equal(np.asarray(Image.open(record["output"])), enlarged)
+    assert wire.stat().st_size < 0.7 * enlarged.nbytes
 
 
 def test_a_cable_that_is_pulled_for_a_while_costs_time_and_no_tile(far) -> None:

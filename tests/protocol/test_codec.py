@@ -18,6 +18,7 @@ from upx_protocol.arrays import view
 from upx_protocol.codec import MAX_HEADER, MAX_PARTS, WITH_BUFFERS, decode, encode
 from upx_protocol.errors import MalformedError, UnknownKindError
 from upx_protocol.messages import KINDS, Buffer, Message, Ping, TileDone, Unknown, Upscale, Wanted
+from upx_protocol.packing import opened, packed
 from upx_protocol.testing import host_messages, mangled, worker_messages
 from upx_protocol.version import Version
 
@@ -169,6 +170,10 @@ def buffer(**changes: Any) -> dict[str, Any]:
         ([buffer(shape=[-1, -4, 3])], [b"\0" * 12]),
         ([buffer(shape=[2**62, 2**62, 3])], [b"\0" * 12]),
         ([buffer(codec="zip")], [b"\0" * 12]),
+        ([buffer(codec="deflate")], [b"\0" * 12]),
+        ([buffer(codec="deflate")], [b""]),
+        ([buffer(codec="deflate", dtype="float32", nbytes=48)], [b"\0" * 12]),
+        ([buffer(codec="deflate", loc="shm", slot=1, gen=1)], []),
         ([buffer(loc="disk")], [b"\0" * 12]),
         ([buffer(), buffer(dtype="uint16", shape=[2, 1, 3])], [b"\0" * 12, b"\0" * 12]),
         ([buffer()] * 257, [b"\0" * 12] * 256),
@@ -179,6 +184,25 @@ def test_buffers_that_contradict_their_description_are_refused(bufs: list[Any], 
     header = {"kind": "Upscale", "id": 1, "attempt": 0, "load_id": "l", "bufs": bufs}
     with pytest.raises(MalformedError):
         decode([msgpack.packb(header), *parts])
+
+
+@pytest.mark.parametrize("kind", ["Echo", "Echoed"])
+def test_only_tiles_are_packed(kind: str) -> None:
+    header = {"kind": kind, "id": 1, "bufs": [buffer(codec="deflate")]}
+    with pytest.raises(MalformedError):
+        decode([msgpack.packb(header), b"\0" * 8])
+
+
+def test_packed_tiles_survive_the_wire_beside_others() -> None:
+    smooth = np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3) // 3
+    noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
+    parts = encode(Upscale(1, 0, "load", (), codec="deflate"), session="s", arrays=[packed(smooth), packed(noise)])
+    received = decode([bytes(part) for part in parts])
+    assert isinstance(received.message, Upscale)
+    assert [each.codec for each in received.message.bufs] == ["deflate", "raw"]
+    assert len(received.buffers[0]) < smooth.nbytes
+    for tile, described, part in zip((smooth, noise), received.message.bufs, received.buffers):  # noqa: B905
+        assert np.array_equal(opened(described, part), tile)
 
 
 def test_seeds_are_one_per_tile_or_none() -> None:

@@ -12,6 +12,7 @@ import pytest
 from upx_protocol.actions import Failure
 from upx_protocol.messages import (
     Accepted,
+    Buffer,
     Cancel,
     Cancelled,
     Credit,
@@ -30,6 +31,7 @@ from upx_protocol.messages import (
     Unload,
     Upscale,
 )
+from upx_protocol.packing import PACKING, Packed, opened, packed
 from upx_protocol.version import NEWEST, Version
 
 if TYPE_CHECKING:
@@ -41,6 +43,43 @@ if TYPE_CHECKING:
 
 TILE = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
 DOUBLED = TILE.repeat(2, axis=0).repeat(2, axis=1)
+
+
+def test_results_come_packed_where_that_is_asked_for_and_makes_them_smaller(
+    start: Callable[..., RunningWorker], connect: Callable[..., FakeHost]
+) -> None:
+    host = connect(start())
+    assert host.hello(features=(PACKING, "unheard-of")).features == (PACKING,)
+    host.load("any")
+    smooth = np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3) // 3
+    noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
+    small = TILE[:1, :1]
+    for tiles, codec, came in (
+        ([packed(smooth), noise], "deflate", "deflate"),
+        ([packed(smooth), noise], "raw", "raw"),
+        ([noise], "unheard-of", "raw"),
+        ([small], "deflate", "raw"),
+    ):
+        host.send(Upscale(host.number(), 0, host.load_id, (), codec=codec), arrays=tiles)
+        for tile in (small,) if tiles[0] is small else (smooth, noise)[-len(tiles) :]:
+            received = host.expect_received(TileDone)
+            assert isinstance(received.message, TileDone)
+            assert received.message.bufs[0].codec == came
+            result = opened(received.message.bufs[0], received.buffers[0])
+            np.testing.assert_array_equal(result, tile.repeat(2, axis=0).repeat(2, axis=1))
+
+
+def test_a_packed_tile_that_does_not_unfold_fails_its_batch_alone(
+    start: Callable[..., RunningWorker], connect: Callable[..., FakeHost]
+) -> None:
+    host = connect(start())
+    host.load("any")
+    for nbytes, shape in ((300, (10, 10, 3)), (3 << 40, (1 << 20, 1 << 20, 3))):
+        bad = Packed(Buffer("uint8", shape, nbytes, codec="deflate"), b"no zlib at all")
+        host.send(Upscale(host.number(), 0, host.load_id, ()), arrays=[bad])
+        failed = host.expect(Failed)
+        assert (failed.failure, "packed tile" in failed.message) == ("input", True)
+    np.testing.assert_array_equal(host.upscale([TILE])[0], DOUBLED)
 
 
 def test_a_worker_greets_loads_and_answers_every_tile_of_a_batch(

@@ -23,10 +23,11 @@ class StartWorker(Action):
 
 @dataclass(frozen=True, slots=True)
 class SendBatch(Action):
-    """Send a batch."""
+    """Send a batch; ``packed``: made smaller for the wire, there and back."""
 
     worker: int
     batch: Batch
+    packed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

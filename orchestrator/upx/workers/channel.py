@@ -20,13 +20,11 @@ from upx_protocol.errors import ProtocolError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from upx.workers.endpoints import ClientKeys, Transport
     from upx_protocol.arrays import Bytes
     from upx_protocol.codec import Received
     from upx_protocol.messages import Message
+    from upx_protocol.packing import Piece
 
 # Untyped in pyzmq.
 _encode = cast("Callable[[bytes], bytes]", z85.encode)
@@ -174,7 +172,7 @@ class Channel:
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
 
-    def send(self, message: Message, *, session: str = "", arrays: Sequence[NDArray[np.generic]] = ()) -> bool:
+    def send(self, message: Message, *, session: str = "", arrays: Sequence[Piece] = ()) -> bool:
         """Send without waiting; False where the worker is gone or takes nothing more.
 
         The arrays are copied: sending from their own memory saves 0.1 ms per tile and costs a thread of pyzmq's that

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from upx.workers import greeting, happenings
 from upx.workers.events import Event, LoadProgress, LogLine
+from upx.workers.parcels import Parcels
 from upx.workers.sending import Sending
 from upx.workers.sharing import Sharing
 from upx.workers.tiles import Answer
@@ -60,17 +61,15 @@ class Conversation:
         self.deadline = 0.0
         self.refused: wire.Reject | None = None
         self.failure: wire.Failed | None = None
-        self.left = False
-        self.mangled = 0
+        self.left, self.mangled = False, 0
         # Of all workers of its box, where it is one's.
         self.ports, self.pid = (), 0
         self.capabilities: Capabilities | None = None
-        self._session = ""
-        self._load_id = ""
+        self._session = self._load_id = ""
         self._number, self._load_number = 0, -1
         self._credit = (1, 0)
         self._forgotten, self._pinged = 0, 0.0
-        self.shared = Sharing(wanted=share)
+        self.shared, self._parcels = Sharing(wanted=share), Parcels(wanted=plan.far)
         self._sending = Sending(
             name, plan.supply, say=self.say, number=self._next, load=self._load, advanced=self._advanced, report=report
         )
@@ -79,9 +78,9 @@ class Conversation:
             wire.Progress: self._progress,
             wire.Loaded: self._loaded,
             wire.Failed: self._failed,
-            wire.Started: self._started,
+            wire.Started: lambda it, now: [happenings.BatchStarted(now, worker, it.id, it.attempt)],
             wire.Cancelled: self._cancelled,
-            wire.Credit: self._credited,
+            wire.Credit: lambda it, now: [happenings.Credited(now, worker, it.tiles, it.bytes)],
             wire.Pong: self._pong,
             wire.Ping: self._ping,
             wire.Mapped: self._mapped,
@@ -100,19 +99,20 @@ class Conversation:
         self.deadline = now + (self._timeouts.far_hello if self._plan.place else self._timeouts.hello)
         self.shared.close()
         self._sending.reset()
-        features = (*self.shared.features, *self._sending.features)
+        features = (*self.shared.features, *self._sending.features, *self._parcels.features)
         self._channel.send(greeting.hello(self._plan, self._next(), features))
 
-    def send_batch(self, batch: Batch, request: Request, now: float) -> None:
+    def send_batch(self, batch: Batch, request: Request, now: float, *, packed: bool) -> None:
         """Send a batch; ProtocolError, TypeError or OverflowError where it cannot be put on the wire."""
         key, scale = (batch.id, batch.attempt), self.capabilities.scale if self.capabilities is not None else 0
         loan = self.shared.lend(key, request.arrays, scale=scale, out_dtype=request.out_dtype, now=now)
+        arrays, codec = ((), "raw") if loan else self._parcels.wrap(request.arrays, wanted=packed)
         message = wire.Upscale(
             batch.id, batch.attempt, self._load_id, loan.bufs if loan else (), out_dtype=request.out_dtype,
-            seeds=request.seeds, params=request.params, outs=loan.outs if loan else (),
+            seeds=request.seeds, params=request.params, outs=loan.outs if loan else (), codec=codec,
         )  # fmt: skip
         try:
-            self._channel.send(message, session=self._session, arrays=() if loan else request.arrays)
+            self._channel.send(message, session=self._session, arrays=arrays)
         except BaseException:
             self.shared.ended(*key)
             raise
@@ -182,6 +182,7 @@ class Conversation:
             return
         self._session, self.ports, self.pid = message.session, message.ports, message.pid
         self._credit = (message.credit_tiles, message.credit_bytes)
+        self._parcels.begin(message.features)
         offer = self.shared.begin(message.features, self._next())
         if offer is not None:
             self.say(offer)
@@ -265,23 +266,20 @@ class Conversation:
             self._note_mangled("a result that does not lie where it should")
             return []
         self._forgotten = 0
-        part, credit = found
-        answer = Answer(message.bufs[0], part, message.seconds, self.name, self.capabilities.scale)
-        return [happenings.TileDone(now, self.worker, message.id, message.attempt, message.index, answer, credit)]
+        (part, credit), buffer = found, message.bufs[0]
+        answer = Answer(buffer, part, message.seconds, self.name, self.capabilities.scale)
+        told = (message.seconds, buffer.nbytes, self._parcels.rate(buffer, part))
+        return [
+            happenings.TileDone(now, self.worker, message.id, message.attempt, message.index, answer, credit, *told)
+        ]
 
     def _mapped(self, message: wire.Mapped, _now: float) -> list[Happening]:
         self.shared.confirm(message)
         return []
 
-    def _started(self, message: wire.Started, now: float) -> list[Happening]:
-        return [happenings.BatchStarted(now, self.worker, message.id, message.attempt)]
-
     def _cancelled(self, message: wire.Cancelled, now: float) -> list[Happening]:
         self.shared.ended(message.id, message.attempt)
         return [happenings.BatchCancelled(now, self.worker, message.id, message.attempt)]
-
-    def _credited(self, message: wire.Credit, now: float) -> list[Happening]:
-        return [happenings.Credited(now, self.worker, message.tiles, message.bytes)]
 
     def _pong(self, message: wire.Pong, now: float) -> list[Happening]:
         pong = happenings.Ponged(now, self.worker, message.hosts, message.tiles_done)

@@ -5,19 +5,16 @@ Pure as ``lifecycle`` is: a draft is born from a state, changed, and frozen into
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from upx.workers import pacing
+from upx.workers import copies, pacing
 from upx.workers.actions import Action, Deliver, FailTile, GaveUp, Requeued, SendBatch, SendCancel, StartWorker
 from upx.workers.state import Batch, Cause, Sent, State, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# How long a batch may be on its way before an idle worker gets a copy; longer while nothing of its size is known.
-HEDGE_S, HEDGE_UNSEEN_S = 1.0, 10.0
 # A tile that killed so many workers is poison.
 POISON = 2
 
@@ -208,35 +205,9 @@ class Draft:
     def _hedge(self) -> None:
         """Nothing waits: who is idle computes once more what another will not have done for long; the faster counts."""
         for worker in list(self.workers.values()):
-            slow = None if worker.sent else self._slowest(worker)
+            slow = None if worker.sent else copies.worth(self, worker)
             if slow is not None and self._takes(worker, slow.batch):
                 self._send(worker, slow.batch)
-
-    def _slowest(self, idle: Worker) -> Sent | None:
-        """The batch that is worth a second copy and would come last: one link, or both, may be slow."""
-        found = [
-            (self._gain(idle, other, index), sent)
-            for other in self.workers.values()
-            for index, sent in enumerate(other.sent)
-            if (other.far or idle.far) and not sent.dropped and not sent.batch.alone
-            and not self.twins(other.id, sent.batch.id)
-        ]  # fmt: skip
-        gain, slow = max(found, key=lambda each: each[0], default=(0.0, None))
-        return slow if gain > 0 else None
-
-    def _gain(self, idle: Worker, other: Worker, index: int) -> float:
-        """Seconds that a copy of a worker's batch would save, infinite where that is late already; 0 for nothing."""
-        sent = other.sent[index]
-        left = pacing.left(other, index, self.now)
-        if -left > self._late_after(sent.batch):
-            return math.inf
-        copied = pacing.wait(idle, sent.batch, self.now)
-        return max(0.0, left - copied) if 0 < copied < pacing.WORTH * left else 0.0
-
-    def _late_after(self, batch: Batch) -> float:
-        """Seconds after which a batch is late: twice what most of its size took, and a second at least."""
-        seen = sorted(self.state.seen.get(batch.pixels, ()))
-        return max(HEDGE_S, 2 * seen[len(seen) // 2]) if seen else HEDGE_UNSEEN_S
 
     def _has_room(self) -> bool:
         return any(worker.phase == "serving" and len(worker.sent) < worker.depth for worker in self.workers.values())
@@ -271,13 +242,14 @@ class Draft:
         )  # fmt: skip
 
     def _send(self, worker: Worker, batch: Batch) -> None:
+        ahead = sum(sent.batch.pixels for sent in worker.sent)
         self.workers[worker.id] = worker._replace(
-            sent=(*worker.sent, Sent(batch, self.now, ahead=sum(sent.batch.pixels for sent in worker.sent))),
+            sent=(*worker.sent, Sent(batch, self.now, ahead=ahead, packed=worker.packed)),
             tiles=worker.tiles - len(batch.tiles),
             bytes=worker.bytes - batch.nbytes,
             progress=worker.progress if worker.sent else self.now,
         )
-        self.actions.append(SendBatch(worker.id, batch))
+        self.actions.append(SendBatch(worker.id, batch, worker.packed))
 
     def _staff(self) -> None:
         """Start workers while there is more work than workers; after a failure one at a time."""

@@ -34,6 +34,7 @@ from upx.workers.happenings import (
     Wanted,
     Widened,
 )
+from upx.workers.packing import Shape
 from upx.workers.state import Batch, Sent, State, Worker
 
 if TYPE_CHECKING:
@@ -103,7 +104,9 @@ def _tile_done(draft: Draft, it: TileDone) -> None:
     for other, twin in [] if sent.dropped else draft.twins(it.worker, batch.id):
         _answered_elsewhere(draft, other, twin, batch)
     if draft.state.varied and not batch.open:
-        draft.workers[it.worker] = pacing.learned(draft.workers[it.worker], sent, draft.now)
+        count = len(batch.tiles)
+        result = Shape(batch.pixels, it.seconds * count, it.nbytes * count, it.codec)
+        draft.workers[it.worker] = pacing.learned(draft.workers[it.worker], sent, draft.now, result)
     draft.put(it.worker, sent, sent._replace(batch=batch) if batch.open else None)
     draft.note(failures=0)
     if not batch.open:

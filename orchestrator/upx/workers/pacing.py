@@ -12,9 +12,11 @@ import math
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from upx.workers import packing
 from upx.workers.state import DEPTH
 
 if TYPE_CHECKING:
+    from upx.workers.packing import Shape
     from upx.workers.state import Batch, Sent, Worker
 
 KEPT = 8
@@ -24,15 +26,15 @@ DEEPEST, GROWTH = 24, 2
 # Twice what the way holds, so that a lost packet's delay finds the worker with work. SLACK: a way that is so much
 # shorter than a batch's own time does not count.
 GAIN, SLACK = 2.0, 0.25
-# A copy is worth its cost where it comes in so much of the time that the original still needs.
-WORTH = 0.75
 
 
-def learned(worker: Worker, sent: Sent, now: float) -> Worker:
+def learned(worker: Worker, sent: Sent, now: float, result: Shape) -> Worker:
     """A worker one of whose batches has just ended; to be called before ``finished`` says so."""
     took, pixels = now - sent.at, max(1, sent.batch.pixels)
     if sent.at < worker.finished:
-        worker = worker._replace(paces=(*worker.paces, (now - worker.finished) / pixels)[-KEPT:])
+        pace = (now - worker.finished) / pixels
+        worker = worker._replace(paces=(*worker.paces, pace)[-KEPT:])
+        worker = packing.judged(worker, pace, result, packed=sent.packed)
     # One that found nobody before it measures anew; a larger one cannot be compared.
     fresh = not sent.ahead or pixels != worker.trip_pixels
     worker = worker._replace(trip=took if fresh else min(took, worker.trip), trip_pixels=pixels)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
+from upx.workers.packing import Trial
 from upx.workers.plan import Timeouts
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Sent(NamedTuple):
     """A batch that a worker has. ``started``: when its computation began, None while it waits there.
 
     ``dropped``: it was cancelled, or another was faster, and only its end is still to come. ``ahead``: pixels that the
-    worker had to do when it was sent.
+    worker had to do when it was sent; ``packed``: how it travels.
     """
 
     batch: Batch
@@ -60,6 +61,7 @@ class Sent(NamedTuple):
     started: float | None = None
     dropped: bool = False
     ahead: int = 0
+    packed: bool = False
 
 
 class Worker(NamedTuple):
@@ -68,7 +70,7 @@ class Worker(NamedTuple):
     ``unanswered``: pings since the last answer; ``progress``: when work was last seen to advance; ``hosts``: how
     many have a session; ``rests``: no batch is given before that time. ``far``: on another machine; ``depth``: batches
     that it is given at a time; ``finished``: when one last ended; ``paces`` and ``trip``, of a batch of so many
-    ``trip_pixels``: as ``pacing`` measures them.
+    ``trip_pixels``: as ``pacing`` measures them; ``packed`` and ``trial``: as ``packing`` decides.
     """
 
     id: int
@@ -90,6 +92,8 @@ class Worker(NamedTuple):
     paces: tuple[float, ...] = ()
     trip: float = 0.0
     trip_pixels: int = 0
+    packed: bool = False
+    trial: Trial = Trial()
 
     @property
     def started(self) -> bool:

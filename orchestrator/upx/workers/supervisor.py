@@ -33,7 +33,6 @@ from upx.workers.parting import HURRIED_S, part
 from upx.workers.state import DEPTH, State
 from upx.workers.tiles import Answer, Request, Tile, TileResult, Tiles
 from upx.workers.tracing import Tracing
-from upx_protocol.arrays import view
 from upx_protocol.errors import ProtocolError
 from upx_protocol.messages import Cancel
 
@@ -218,7 +217,7 @@ class Supervisor(threading.Thread):
         seeds = tuple(tile.seed for tile in tiles if tile.seed is not None)
         request = Request([tile.array for tile in tiles], tiles[0].out_dtype, seeds, tiles[0].params)
         try:
-            link.talk.send_batch(it.batch, request, time.monotonic())
+            link.talk.send_batch(it.batch, request, time.monotonic(), packed=it.packed)
         except (ProtocolError, TypeError, ValueError, OverflowError) as error:
             why = f"it cannot be sent: {error}"
             self._inbox.append(
@@ -244,11 +243,13 @@ class Supervisor(threading.Thread):
         tile, answer = self._tiles.take(it.tile), it.payload
         if tile is None or not isinstance(answer, Answer):
             return
-        if said := tile.misfit(answer):
-            self._fail(tile, faults.of_tile(self._plan, "fatal", said, tile=tile.name))
+        try:
+            result = tile.result(answer)
+        except ProtocolError as error:
+            self._fail(tile, faults.of_tile(self._plan, "fatal", str(error), tile=tile.name))
             return
         # Not by the courier: who waits for it is woken by this thread, one switch of threads earlier.
-        tile.future.set_result(TileResult(view(answer.buffer, answer.part), answer.seconds, answer.worker))
+        tile.future.set_result(result)
 
     def _fail_tile(self, it: FailTile) -> None:
         tile = self._tiles.take(it.tile)

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from upx_protocol.errors import MalformedError
+from upx_protocol.packing import opened
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
@@ -66,13 +69,13 @@ class Tile:
     open: set[int]
     trace: TileTrace | None = None
 
-    def misfit(self, answer: Answer) -> str:
-        """What is wrong with the shape or dtype of an answer to it; empty for nothing."""
+    def result(self, answer: Answer) -> TileResult:
+        """What an answer to it brings; MalformedError for another shape or dtype, or what does not unfold."""
         height, width = self.array.shape[:2]
         shape, buffer = (height * answer.scale, width * answer.scale, 3), answer.buffer
-        if buffer.shape == shape and buffer.dtype == self.out_dtype:
-            return ""
-        return f"{buffer.dtype} {buffer.shape} came, {self.out_dtype} {shape} was asked for"
+        if buffer.shape != shape or buffer.dtype != self.out_dtype:
+            raise MalformedError(f"{buffer.dtype} {buffer.shape} came, {self.out_dtype} {shape} was asked for")
+        return TileResult(opened(buffer, answer.part), answer.seconds, answer.worker)
 
 
 @dataclass(frozen=True, slots=True)

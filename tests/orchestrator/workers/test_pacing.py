@@ -12,32 +12,42 @@ from upx.workers import actions as act
 from upx.workers import happenings as hap
 from upx.workers.lifecycle import step
 from upx.workers.pacing import DEEPEST
+from upx.workers.packing import AGAIN
 from upx.workers.plan import Timeouts
 from upx.workers.state import State
 
-PIXELS = 65_536
+PIXELS, BYTES = 65_536, 3 << 20
+# How much smaller a packed result is.
+SMALLER = 2.5
 LONGEST_S = 1000.0
 
 
 @dataclass
 class Machine:
-    """A worker behind a link: seconds there and back, and for each batch; ``stalls``: batch to seconds more."""
+    """A worker behind a link: seconds there and back, and for each batch; ``stalls``: batch to seconds more.
+
+    ``wire``: seconds of the link for each batch; ``packing``: of packing one, where that can be; 0: it cannot.
+    """
 
     way: float
     each: float
     far: bool = True
     stalls: dict[int, float] = field(default_factory=dict)
+    wire: float = 0.0
+    packing: float = 0.0
     free: float = 0.0
-    busy: float = 0.0
+    wire_free: float = 0.0
     got: list[int] = field(default_factory=list)
+    packed: int = 0
 
-    def ends(self, batch: int, now: float) -> float:
+    def ends(self, batch: int, now: float, *, packed: bool) -> float:
         """When the result of a batch that is sent now is here."""
-        takes = self.each + self.stalls.get(batch, 0.0)
+        takes = self.each + self.stalls.get(batch, 0.0) + (self.packing if packed else 0.0)
         self.free = max(self.free, now + self.way / 2) + takes
-        self.busy += takes
+        self.wire_free = max(self.wire_free, self.free) + self.wire / (SMALLER if packed else 1.0)
         self.got.append(batch)
-        return self.free + self.way / 2
+        self.packed += packed
+        return self.wire_free + self.way / 2
 
 
 class World:
@@ -57,8 +67,10 @@ class World:
         self.state, actions = step(self.state, happening)
         for action in actions:
             if isinstance(action, act.SendBatch):
-                ends = self.machines[action.worker].ends(action.batch.id, self.now)
-                answer = (action.worker, action.batch.id, action.batch.attempt, 0, "x", 1)
+                machine = self.machines[action.worker]
+                ends = machine.ends(action.batch.id, self.now, packed=action.packed)
+                codec = BYTES / machine.packing if machine.packing else 0.0
+                answer = (action.worker, action.batch.id, action.batch.attempt, 0, "x", 1, machine.each, BYTES, codec)
                 heapq.heappush(self.order, (ends, self.count, answer))
                 self.count += 1
             elif isinstance(action, act.Deliver):
@@ -162,3 +174,38 @@ def test_workers_as_quick_as_one_another_compute_nothing_twice() -> None:
     before = sum(len(machine.got) for machine in world.machines)
     world.run(30)
     assert sum(len(machine.got) for machine in world.machines) - before == 30
+
+
+def test_a_slow_wire_carries_packed_tiles_and_is_the_quicker_for_it() -> None:
+    machine = Machine(0.04, 0.02, wire=0.25, packing=0.06)
+    took = World(machine).run(100)
+    assert took < 0.6 * 100 * 0.25
+    assert machine.packed > 80
+
+
+@pytest.mark.parametrize(
+    ("each", "wire", "packing"),
+    [(0.5, 0.25, 0.06), (0.02, 0.03, 0.06), (0.02, 0.25, 0.0)],
+    ids=["the model is slower than the wire", "the wire is quicker than the codec", "the box cannot"],
+)
+def test_nothing_is_packed_where_that_cannot_pay(each: float, wire: float, packing: float) -> None:
+    machine = Machine(0.04, each, wire=wire, packing=packing)
+    World(machine).run(60)
+    assert machine.packed == 0
+
+
+def test_what_turned_out_slower_is_given_up_for_a_while() -> None:
+    machine = Machine(0.04, 0.18, wire=0.24, packing=0.2)
+    World(machine).run(100)
+    assert 0 < machine.packed < 30
+
+
+def test_a_wire_that_has_become_quick_is_noticed() -> None:
+    machine = Machine(0.04, 0.02, wire=0.25, packing=0.06)
+    world = World(machine)
+    world.run(60)
+    machine.wire = 0.01
+    world.run(AGAIN)
+    before = machine.packed
+    world.run(60)
+    assert machine.packed - before < 10
