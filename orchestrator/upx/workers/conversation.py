@@ -57,7 +57,7 @@ class Conversation:
     ) -> None:
         self.worker, self.name, self._plan, self._channel = worker, name, plan, channel
         self._timeouts, self._report, self._is_leaving = timeouts, report, leaving
-        self.phase: Literal["greeting", "loading", "serving"] = "greeting"
+        self.phase: Literal["greeting", "loading", "serving", "refused"] = "greeting"
         self.deadline = 0.0
         self.refused: wire.Reject | None = None
         self.failure: wire.Failed | None = None
@@ -194,7 +194,7 @@ class Conversation:
                 return []
             return self._again(now, message)
         if message.reason == "revoked":
-            self.phase, self.refused = "loading", message
+            self.phase, self.refused = "refused", message
             return [happenings.SessionLost(now, self.worker)]
         if message.reason == "credit":
             self.shared.refused(message.id)
@@ -209,7 +209,7 @@ class Conversation:
         served = self.phase == "serving"
         self._forgotten += 1
         if why is not None and (not served or self._forgotten > MOST_FORGOTTEN):
-            self.phase, self.refused = "loading", why
+            self.phase, self.refused = "refused", why
         else:
             self.greet(now)
         return [happenings.SessionLost(now, self.worker)] if served else []

@@ -59,7 +59,7 @@ def of_start(
     if adopted:
         return LOOK_ON
     if age > timeouts.start or plan.place:
-        return Verdict("kill", f"it did not answer within {timeouts.start:g} s")
+        return Verdict("kill", f"it did not answer within {timeouts.far_hello if plan.place else timeouts.start:g} s")
     return Verdict("greet")
 
 
