@@ -231,7 +231,8 @@ def discard(info: WorkerInfo) -> None:
     planned = ""
     with suppress(FileNotFoundError):  # The worker removes it when it leaves.
         planned = _text(_fields(info.path.read_bytes()), "planned")
-    if is_its(info) and not _alive(info.path, info.pid):
+    # Without a process it may be that of a successor that has none yet either.
+    if is_its(info) and (info.pid or not _alive(info.path, info.pid)):
         info.path.unlink(missing_ok=True)
     endpoints.remove_socket(info.endpoint or planned)
 

@@ -79,10 +79,15 @@ def test_a_successor_with_the_same_name_and_inode_is_left_alone(settings, entry)
     assert path.exists()
 
 
-def test_the_living_are_not_discarded(settings, entry) -> None:
+def test_a_successor_that_has_no_process_yet_is_left_alone(settings, entry) -> None:
     fd, path = entry
-    fill(fd, pid=os.getpid())
-    registry.discard(registry.read(path))
+    starting = registry.read(path)
+    registry.discard(starting)
+    assert path.exists()
+    fill(fd, pid=2)
+    old = registry.read(path)
+    os.ftruncate(fd, 0)
+    registry.discard(old)
     assert path.exists()
 
 
