@@ -45,7 +45,7 @@ def test_a_one_tile_job_starts_one_worker_and_more_tiles_start_more(open_pool, p
     eyes = open_pool(plan, workers=2)
     eyes.up(noise(1))
     assert len(eyes.of(events.WorkerStarting)) == 1
-    futures = [eyes.submit(noise(seed), delay=0.1)[0] for seed in range(8)]
+    futures = [eyes.submit(noise(seed), delay=0.4)[0] for seed in range(8)]
     assert len({future.result(30).worker for future in futures}) == 2
     assert len(eyes.of(events.WorkerStarting)) == 2
 
