@@ -267,6 +267,8 @@ class Door:
             # What it said may have been read before this, and it may be gone by now.
             home = self._homes.get(self._key_at.get(fd, ""), {}).get(fd)
             if home is None or peer not in {home, NOWHERE}:
+                # A last word that was read after its connection had ended must not pass for this one's first.
+                self._forget(fd)
                 self._strangers.add(fd, peer)
             return
         self._forget(fd)

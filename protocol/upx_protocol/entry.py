@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Dict, Optional
 
 if TYPE_CHECKING:
     from upx_protocol.options import WorkerOptions
-    from upx_protocol.service import Status
+    from upx_protocol.pulse import Status
 
 
 SCHEMA = 1

@@ -61,19 +61,18 @@ class Loop(threading.Thread):
         self._bell = wake.reader.fileno()
         near = options.endpoint.startswith("ipc:") and ring.supported()
         self._service = Service(
-            options,
-            now=time.monotonic(),
-            pid=os.getpid(),
-            memory=registry.resident_bytes,
+            options, now=time.monotonic(), pid=os.getpid(), memory=registry.resident_bytes,
             attach=ring.attach if near else None,
-        )
+        )  # fmt: skip
         self._outcomes: Deque[Outcome] = deque()
         self._logged = 0
         self._leaving: Optional[Leave] = None
         self._compute_ended = threading.Event()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
-        self._outbox = Outbox(self._router, sent=self._service.sent, gone=self._gone)
+        self._outbox = Outbox(
+            self._router, sent=self._service.sent, gone=self._gone, lives=self._service.lives, weigh=options.serves
+        )
         self._door: Optional[Door] = None
         self._poller = zmq.Poller()
 

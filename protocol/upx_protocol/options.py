@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Optional, Sequence, Tuple
+from typing import Any, Mapping, Optional, Sequence, Tuple
 
 #: Seconds after which a silent host's session ends, on one machine.
 SILENCE_S = 5.0
+#: An hour: for a large picture as one tile on a CPU. Hosts give up far sooner, each by its own measure.
+BATCH_S = 3_600.0
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,9 @@ class WorkerOptions:
     For a worker that serves a network: ``allowed``, the file that lists the keys of its clients; ``listen_fd``, a
     socket that listens at ``endpoint`` already and outlives the worker; ``steward_fd``, a socket to the process that
     knows this machine's files; ``box``, the name, ``ports``, those of all workers of this box, its own first;
-    ``models`` that can be asked for; ``forbidden``, names of parameters of batches that may name this machine's files;
-    ``silence_s``, after which a silent host's session ends; ``files_fd``, a socket to the process that keeps
-    the files that hosts send, where they may.
+    ``models`` that can be asked for; ``parameters`` that batches may have, each a map with the keys of
+    ``terms.Parameter``, None for any; ``batch_s``, the most that a batch may take; ``silence_s``, after which a silent
+    host's session ends; ``files_fd``, a socket to the process that keeps the files that hosts send, where they may.
     """
 
     backend: str
@@ -59,13 +61,14 @@ class WorkerOptions:
     box: str = ""
     ports: Sequence[int] = ()
     models: Sequence[str] = ()
-    forbidden: Sequence[str] = ()
+    parameters: Optional[Mapping[str, Mapping[str, Any]]] = None
+    batch_s: float = BATCH_S
     silence_s: float = SILENCE_S
 
     @property
     def serves(self) -> bool:
         """Whether it serves hosts of other machines, which know nothing of this one's files."""
-        return bool(self.allowed)
+        return bool(self.allowed or self.box)
 
     @property
     def descriptors(self) -> Tuple[int, ...]:
@@ -82,5 +85,5 @@ class WorkerOptions:
         """Build from ``to_json``'s line; TypeError for an unknown key."""
         options = cls(**json.loads(text))
         # JSON knows no tuples.
-        lists = {name: tuple(getattr(options, name)) for name in ("ports", "models", "forbidden")}
+        lists = {name: tuple(getattr(options, name)) for name in ("ports", "models")}
         return dataclasses.replace(options, **lists)

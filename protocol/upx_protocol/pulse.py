@@ -5,6 +5,7 @@ Whoever asks without a session only looks: it is no host, keeps no idle worker a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable, Optional
 
 from upx_protocol.messages import Ping, Pong
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
 
 #: A name is shown, and a header is small.
 LONGEST_NAME = 200
+
+
+@dataclass(frozen=True)
+class Status:
+    """What the registry entry shows of a worker's doings."""
+
+    model: str = ""
+    hosts: int = 0
+    busy: bool = False
 
 
 class Pulse:

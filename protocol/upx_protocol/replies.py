@@ -16,6 +16,11 @@ LOSSY = (Pong, Progress, Log)
 LOSSY_REASONS = ("malformed", "session")
 
 
+def weight(arrays: Sequence[Piece]) -> int:
+    """Bytes of what travels with a message."""
+    return sum(array.nbytes for array in arrays)
+
+
 class Replies:
     """The actions of one step, in order."""
 
@@ -27,11 +32,10 @@ class Replies:
         """A message, with its arrays, to a session."""
         known = self._sessions.named(session)
         if known is not None:
+            known.unsent += weight(arrays)
             self.say_to_peer(known.peer, message, session, arrays)
 
-    def say_to_peer(
-        self, peer: bytes, message: Message, session: str = "", arrays: Sequence[Piece] = ()
-    ) -> None:
+    def say_to_peer(self, peer: bytes, message: Message, session: str = "", arrays: Sequence[Piece] = ()) -> None:
         """A message to a peer that may have no session."""
         lossy = message.reason in LOSSY_REASONS if isinstance(message, Reject) else isinstance(message, LOSSY)
         self.do(Send(peer, message, session, tuple(arrays), lossy=lossy))

@@ -10,7 +10,6 @@ Pure: no socket, no thread, no clock. ``loop`` feeds it and carries the actions 
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 from upx_protocol.actions import (
@@ -28,6 +27,7 @@ from upx_protocol.actions import (
 )
 from upx_protocol.echoing import echo
 from upx_protocol.files import FILES
+from upx_protocol.mapping import map_ring
 from upx_protocol.messages import (
     Bye,
     Cancel,
@@ -39,7 +39,6 @@ from upx_protocol.messages import (
     Hello,
     Load,
     Log,
-    Mapped,
     Offer,
     Ping,
     Ready,
@@ -48,11 +47,13 @@ from upx_protocol.messages import (
     Unload,
     Upscale,
 )
-from upx_protocol.pulse import Pulse
+from upx_protocol.patience import GAVE_UP, Patience
+from upx_protocol.pulse import Pulse, Status
 from upx_protocol.receiving import Receiving
 from upx_protocol.reception import Reception
-from upx_protocol.replies import Replies
+from upx_protocol.replies import Replies, weight
 from upx_protocol.sessions import Session, Sessions, Ticket
+from upx_protocol.terms import Terms
 from upx_protocol.work import Work
 
 if TYPE_CHECKING:
@@ -61,18 +62,13 @@ if TYPE_CHECKING:
     from upx_protocol.ring import Memory
 
 
+#: Bytes of results that may wait for one client of another machine when its next batch is begun.
+MOST_UNSENT = 512 * 1024 * 1024
+
+
 def new_token() -> str:
     """A name that nobody guesses: for sessions and loads."""
     return secrets.token_hex(12)
-
-
-@dataclass(frozen=True)
-class Status:
-    """What the registry entry shows of a worker's doings."""
-
-    model: str = ""
-    hosts: int = 0
-    busy: bool = False
 
 
 class Service:
@@ -91,12 +87,14 @@ class Service:
         memory: Callable[[], int] = int,
         attach: Optional[Callable[[Ring], Memory]] = None,
     ) -> None:
-        self.sessions = Sessions(credit_tiles=options.credit_tiles, credit_bytes=options.credit_bytes)
+        most = MOST_UNSENT if options.serves else 0
+        self.sessions = Sessions(credit_tiles=options.credit_tiles, credit_bytes=options.credit_bytes, most_unsent=most)
         self._replies = Replies(self.sessions)
-        self.work = Work(self.sessions, self._replies, token, options.forbidden)
+        self.work = Work(self.sessions, self._replies, token, Terms.of(options), serves=options.serves)
         self.receiving = Receiving(self.sessions, self._replies)
         self.reception = Reception(options, self.sessions, pid=pid)
         self._pulse = Pulse(self.sessions, self.work, memory, now)
+        self._patience = Patience(self.sessions, self.work, options.batch_s)
         self._options, self._token = options, token
         self._attach = attach
         self._ready: Optional[Ready] = None
@@ -150,7 +148,9 @@ class Service:
     def outcome(self, outcome: Outcome, now: float) -> List[Action]:
         """What the compute thread, or the log, reports."""
         if isinstance(outcome, Logged):
-            self._replies.say_all(Log(outcome.level, outcome.logger, outcome.message, outcome.time))
+            # With this machine's paths, and of one client's work: hosts of others have no business with it.
+            if not self._options.serves:
+                self._replies.say_all(Log(outcome.level, outcome.logger, outcome.message, outcome.time))
         elif isinstance(outcome, Advanced):
             self.work.advanced(outcome)
         elif isinstance(outcome, TilePlaced):
@@ -174,11 +174,17 @@ class Service:
         for session in self.sessions.silent(now, self._options.silence_s):
             self.sessions.close(session)
         self.receiving.tick(now, unheard=unheard)
+        self.work.dispatch()  # Somebody may have read what kept its next batch from being begun.
         actions = self._take(now)
         idle_s = self._options.idle_s
         alone = not len(self.sessions) and not self._options.tied
         if alone and idle_s is not None and now - self._alone_since >= idle_s:
             self._leave(0, "idle")
+        lost = self._patience.lost(now) if self._options.serves else ""
+        if lost:
+            # Who waited for its load behind that has not waited in vain.
+            self.work.advanced(Advanced("waiting", 0.0, 0.0))
+            self._leave(GAVE_UP, lost)
         if self._drain_until is not None and now >= self._drain_until:
             self._leave(self._status, "not everything was finished in time")
         return actions + self._take(now)
@@ -207,8 +213,14 @@ class Service:
     def sent(self, send: Send) -> None:
         """A message went out: credit counts as given back from here on."""
         session = self.sessions.named(send.session)
+        if session is not None:
+            session.unsent -= weight(send.arrays)
         if isinstance(send.message, Credit) and session is not None:
             session.refund(send.message.tiles, send.message.bytes)
+
+    def lives(self, session: str) -> bool:
+        """Whether a session is still there."""
+        return self.sessions.named(session) is not None
 
     @property
     def status(self) -> Status:
@@ -240,16 +252,7 @@ class Service:
         self.work.open()
 
     def _ring(self, session: Session, offer: Ring) -> None:
-        """Map the memory that a host offers. One for each session, and for as long."""
-        why = "there is a ring already" if session.ring is not None else ""
-        if self._attach is None:
-            why = "no shared memory here"
-        elif not why:
-            try:
-                session.ring = self._attach(offer)
-            except (OSError, ValueError, OverflowError) as error:
-                why = str(error)[:200]
-        self._replies.say(session.name, Mapped(offer.id, ok=not why, message=why))
+        map_ring(self._replies, session, offer, self._attach)
 
     def _bye(self, session: Session, _message: Bye) -> None:
         self.sessions.close(session)

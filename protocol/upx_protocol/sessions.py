@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Deque, Dict, List, Optional, Tuple
 
 from upx_protocol.packing import opened
 from upx_protocol.ring import COMPLAINT
+from upx_protocol.turns import Turns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Hosts that a worker serves at a time, and those of one key.
 MAX_SESSIONS, MAX_OF_CLIENT = 64, 16
+#: Twice the time between two pings over a network: the next session of the same key need not wait for this one's end.
+LOST_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,10 @@ class Ticket:
 
 @dataclass
 class Session:
-    """One host: its credit, its queue, how much it was served, its ring and the newest generation seen there.
+    """One host: its credit, its queue, its ring and the newest generation seen there.
 
     ``client``: the key that it showed at the door, where there is one. ``files``: it may send files that are missing.
+    ``unsent``: bytes of results that wait for it.
     """
 
     peer: bytes
@@ -84,7 +88,6 @@ class Session:
     credit_tiles: int
     credit_bytes: int
     seen: float
-    served: int = 0
     queue: Deque[Ticket] = field(default_factory=deque["Ticket"])
     spent_tiles: int = 0
     spent_bytes: int = 0
@@ -92,6 +95,12 @@ class Session:
     gen: int = 0
     client: str = ""
     files: bool = False
+    unsent: int = 0
+
+    @property
+    def owner(self) -> str:
+        """Whose it is: a client's with all of its other sessions, or nobody else's."""
+        return self.client or self.name
 
     def charge(self, tiles: int, nbytes: int) -> bool:
         """Spend credit; False, with nothing spent, where it does not suffice.
@@ -111,6 +120,10 @@ class Session:
         self.spent_tiles = max(0, self.spent_tiles - tiles)
         self.spent_bytes = max(0, self.spent_bytes - nbytes)
 
+    def left_behind_by(self, other: Session) -> bool:
+        """Whether it is the other one, which speaks now, or what a cut link left of the same client's."""
+        return other is self or (bool(self.client) and self.client == other.client and other.seen - self.seen > LOST_S)
+
     def lends(self, request: Upscale) -> str:
         """Why a batch's slots cannot be used; empty where they can. Each generation is newer than all before it."""
         newest, ring = self.gen, self.ring
@@ -125,11 +138,16 @@ class Session:
 
 
 class Sessions:
-    """All sessions of a worker. ``credit_tiles`` and ``credit_bytes``: what one host alone is given."""
+    """All sessions of a worker. ``credit_tiles`` and ``credit_bytes``: what one host alone is given.
 
-    def __init__(self, *, credit_tiles: int, credit_bytes: int) -> None:
-        self._credit = (credit_tiles, credit_bytes)
+    ``most_unsent``: no batch of a client begins while more bytes of results than this wait for it; 0: however many do.
+    """
+
+    def __init__(self, *, credit_tiles: int, credit_bytes: int, most_unsent: int = 0) -> None:
+        self._credit, self._most_unsent = (credit_tiles, credit_bytes), most_unsent
         self._by_peer: Dict[bytes, Session] = {}
+        self._owners = Turns()
+        self._within: Dict[str, Turns] = {}
 
     def __len__(self) -> int:
         return len(self._by_peer)
@@ -158,6 +176,7 @@ class Sessions:
         tiles, nbytes = max(1, self._credit[0] // share), max(1, self._credit[1] // share)
         session = Session(peer, name, tiles, nbytes, seen=now, client=client)
         self._by_peer[peer] = session
+        self._within.setdefault(session.owner, Turns())
         return session
 
     def of_peer(self, peer: bytes) -> Optional[Session]:
@@ -177,6 +196,10 @@ class Sessions:
         """End a session; its queue goes with it."""
         if self._by_peer.get(session.peer) is session:
             del self._by_peer[session.peer]
+            self._within[session.owner].forget(session.name)
+            if not any(other.owner == session.owner for other in self._by_peer.values()):
+                self._owners.forget(session.owner)
+                del self._within[session.owner]
 
     def silent(self, now: float, after: float) -> List[Session]:
         """Sessions from which nothing came for so many seconds."""
@@ -188,21 +211,39 @@ class Sessions:
             session.seen += seconds
 
     def push(self, session: Session, ticket: Ticket) -> None:
-        """Queue a batch. A host that comes back from a pause has no claim on what it did not use."""
+        """Queue a batch."""
+        owner = session.owner
+        if not any(other.queue for other in self._by_peer.values() if other.owner == owner):
+            self._owners.come(owner)
         if not session.queue:
-            busy = [other.served for other in self._by_peer.values() if other.queue]
-            session.served = max(session.served, min(busy, default=session.served))
+            self._within[owner].come(session.name)
         session.queue.append(ticket)
 
     def pop(self) -> Optional[Ticket]:
-        """The next batch: of the host that was given the fewest pixels so far."""
-        waiting = [session for session in self._by_peer.values() if session.queue]
+        """The next batch: of the client that was given the fewest pixels so far, then of its session that was.
+
+        Nothing for who has results enough that are still to be sent.
+        """
+        waiting: Dict[str, Dict[str, Session]] = {}
+        for session in self._by_peer.values():
+            if session.queue and self._gorged(session.owner):
+                # It earns nothing by not reading.
+                self._owners.come(session.owner)
+            elif session.queue:
+                waiting.setdefault(session.owner, {})[session.name] = session
         if not waiting:
             return None
-        session = min(waiting, key=lambda candidate: candidate.served)
+        owner = self._owners.choose(waiting)
+        session = waiting[owner][self._within[owner].choose(waiting[owner])]
         ticket = session.queue.popleft()
-        session.served += ticket.pixels
+        self._owners.give(owner, ticket.pixels)
+        self._within[owner].give(session.name, ticket.pixels)
         return ticket
+
+    def _gorged(self, owner: str) -> bool:
+        if not self._most_unsent:
+            return False
+        return sum(each.unsent for each in self._by_peer.values() if each.owner == owner) > self._most_unsent
 
     def withdraw(self, session: Session, key: Tuple[int, int]) -> Optional[Ticket]:
         """Take a queued batch out; None where it is not queued."""

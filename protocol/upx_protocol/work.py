@@ -6,8 +6,7 @@ Pure: no socket, no thread, no clock. At most one task is with the compute threa
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
-from typing import TYPE_CHECKING, Callable, Deque, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Callable, Deque, Optional, Union
 
 from upx_protocol.actions import (
     BatchEnded,
@@ -44,37 +43,45 @@ if TYPE_CHECKING:
     from upx_protocol.actions import Advanced
     from upx_protocol.replies import Replies
     from upx_protocol.sessions import Session, Sessions, Ticket
+    from upx_protocol.terms import Terms
 
 LEAVING = Failure("transient", retryable=True, message="the worker is leaving")
 STALE = Failure("input", retryable=False, message="load")
+#: No manifest has longer ones, and every log would repeat them.
+LONGEST_MODEL = 80
+NO_MODEL = Failure("input", retryable=False, message=f"no model has a name of more than {LONGEST_MODEL} characters")
+ANOTHER_MODEL = "another host uses another model"
 
 
 class Work:
-    """The queue in front of the compute thread, and the model it holds."""
+    """The queue in front of the compute thread, and the model it holds.
+
+    ``running``: what it computes; ``cancelled``: a batch that its host does not want any more. Others only look.
+    """
 
     def __init__(
-        self, sessions: Sessions, replies: Replies, token: Callable[[], str], forbidden: Sequence[str] = ()
+        self, sessions: Sessions, replies: Replies, token: Callable[[], str], terms: Terms, *, serves: bool = False
     ) -> None:
-        self._forbidden = forbidden
-        self.resident = Resident()
+        self._terms, self._serves = terms, serves
+        self.resident = Resident(own_keys=serves)
         self.closed = False
         self.tiles_done = self.pixels_done = 0
         self._sessions, self._replies, self._token = sessions, replies, token
         self._ready = False
         self._control: Deque[Union[LoadTask, UnloadTask]] = deque()
-        self._running: Optional[Task] = None
-        self._cancelled = False
+        self.running: Optional[Task] = None
+        self.cancelled = False
         self._placed = 0
 
     @property
     def idle(self) -> bool:
         """Whether nothing runs and nothing waits."""
-        return self._running is None and not self._control and not self._sessions.queued
+        return self.running is None and not self._control and not self._sessions.queued
 
     @property
     def computing(self) -> Optional[Ticket]:
         """The batch that is being computed."""
-        return self._running.ticket if isinstance(self._running, BatchTask) else None
+        return self.running.ticket if isinstance(self.running, BatchTask) else None
 
     @property
     def queued(self) -> int:
@@ -85,7 +92,7 @@ class Work:
     def open(self) -> None:
         """The backend is imported: tasks may begin."""
         self._ready = True
-        self._dispatch()
+        self.dispatch()
 
     # Models
 
@@ -94,16 +101,18 @@ class Work:
         resident = self.resident
         if self.closed:
             self._replies.fail(session.name, message.id, 0, LEAVING)
-        elif resident.coming is not None and message.key == resident.coming.key:
-            resident.waiters.append(Waiter(session.name, message.id))
-        elif resident.loaded is not None and message.key == resident.key and not self._control:
-            self._replies.say(session.name, replace(resident.loaded, id=message.id, seconds=0.0))
+        elif self._serves and len(message.model) > LONGEST_MODEL:
+            self._replies.fail(session.name, message.id, 0, NO_MODEL)
+        elif resident.is_coming(message):
+            resident.waiters.append(Waiter(session.name, message))
+        elif resident.is_held(message) and not self._control:
+            self._replies.say(session.name, resident.answer(message, 0.0))
         elif self._occupied(session):
-            self._replies.say(session.name, Reject(message.id, "busy", "another host uses another model"))
+            self._replies.say(session.name, Reject(message.id, "busy", ANOTHER_MODEL))
         else:
-            resident.expect(message, Waiter(session.name, message.id))
+            resident.expect(message, Waiter(session.name, message))
             self._control.append(LoadTask(message, self._token()))
-            self._dispatch()
+            self.dispatch()
 
     def unload(self, session: Session, message: Unload) -> None:
         """Give the model's memory back, unless another host uses it."""
@@ -111,13 +120,13 @@ class Work:
             self._replies.say(session.name, Reject(message.id, "busy", "another host uses the model"))
             return
         self._control.append(UnloadTask(message.id, session.name))
-        self._dispatch()
+        self.dispatch()
 
     def _occupied(self, session: Session) -> bool:
         """Whether replacing the model would take it, or one on its way, from a host."""
         if self.resident.coming is not None:
             return True
-        return bool(self.resident.key) and any(other is not session for other in self._sessions.all())
+        return bool(self.resident.key) and any(not other.left_behind_by(session) for other in self._sessions.all())
 
     def advanced(self, outcome: Advanced) -> None:
         """Pass a load's progress on to all who wait for it."""
@@ -140,7 +149,7 @@ class Work:
         self._sessions.push(session, ticket)
         if not request.outs:
             self._replies.say(session.name, Accepted(request.id, request.attempt))
-        self._dispatch()
+        self.dispatch()
 
     def _refusal(self, session: Session, ticket: Ticket) -> Optional[Failure]:
         request, computing = ticket.request, self.computing
@@ -150,9 +159,9 @@ class Work:
             return STALE
         if request.out_dtype not in ITEM_SIZES:
             return Failure("input", False, f"out_dtype {request.out_dtype[:32]!r}")
-        for name in self._forbidden:
-            if request.params.get(name):
-                return Failure("input", False, f"{name} is not for hosts of other machines")
+        unfit = self._terms.refusal(request, self.resident.loaded.scale if self.resident.loaded is not None else 1)
+        if unfit is not None:
+            return unfit
         mine = list(session.queue)
         if computing is not None and computing.session == session.name:
             mine.append(computing)
@@ -176,7 +185,7 @@ class Work:
         """Drop a queued batch at once; one that is being computed answers when it ends."""
         key, computing = (message.id, message.attempt), self.computing
         if computing is not None and (computing.session, computing.key) == (session.name, key):
-            self._cancelled = True
+            self.cancelled = True
             return
         ticket = self._sessions.withdraw(session, key)
         self._replies.say(session.name, Cancelled(message.id, message.attempt))
@@ -195,23 +204,23 @@ class Work:
 
     # The compute thread
 
-    def _dispatch(self) -> None:
+    def dispatch(self) -> None:
         """Give the compute thread its next task when it is free: loads before batches."""
-        if self._running is not None or not self._ready:
+        if self.running is not None or not self._ready:
             return
         if self._control:
-            self._running = self._control.popleft()
+            self.running = self._control.popleft()
             self.resident.begin()
-            self._replies.do(Run(self._running))
+            self._replies.do(Run(self.running))
             return
         ticket = self._next_ticket()
         if ticket is not None:
-            self._running, self._cancelled, self._placed = BatchTask(ticket), False, 0
+            self.running, self.cancelled, self._placed = BatchTask(ticket), False, 0
             if not ticket.request.outs:
                 # Said first: when the batch kills the worker, the host has to know which one it was. One in the ring
                 # is noted there.
                 self._replies.say(ticket.session, Started(ticket.request.id, ticket.request.attempt))
-            self._replies.do(Run(self._running))
+            self._replies.do(Run(self.running))
 
     def _next_ticket(self) -> Optional[Ticket]:
         ticket = self._sessions.pop()
@@ -223,11 +232,11 @@ class Work:
 
     def ended(self, outcome: Union[LoadEnded, UnloadEnded, BatchEnded]) -> None:
         """The compute thread is free; answer for what it did."""
-        task, self._running = self._running, None
-        cancelled, placed = self._cancelled, self._placed
+        task, self.running = self.running, None
+        cancelled, placed = self.cancelled, self._placed
         if isinstance(outcome, BatchEnded) and isinstance(task, BatchTask):
             # The next batch starts before this one's answers are sent.
-            self._dispatch()
+            self.dispatch()
             self._batch_ended(task.ticket, outcome, cancelled=cancelled, placed=placed)
         elif isinstance(outcome, LoadEnded) and isinstance(task, LoadTask):
             self._load_ended(task, outcome)
@@ -236,7 +245,7 @@ class Work:
                 self._replies.fail(task.session, task.id, 0, outcome.failure)
             else:
                 self._replies.say(task.session, Loaded(task.id, ""))
-        self._dispatch()
+        self.dispatch()
 
     def _load_ended(self, task: LoadTask, outcome: LoadEnded) -> None:
         for waiter in self.resident.end(task.load_id, outcome.result, outcome.seconds, outcome.weights):
@@ -246,8 +255,11 @@ class Work:
                 self._replies.say(waiter.session, Want(waiter.id, outcome.wanted, outcome.failure.message))
             elif outcome.failure is not None:
                 self._replies.fail(waiter.session, waiter.id, 0, outcome.failure)
-            elif self.resident.loaded is not None:
-                self._replies.say(waiter.session, replace(self.resident.loaded, id=waiter.id))
+            elif self.resident.is_held(waiter.request):
+                self._replies.say(waiter.session, self.resident.answer(waiter.request, outcome.seconds))
+            else:
+                # It waited for weights that nobody knew yet.
+                self._replies.say(waiter.session, Reject(waiter.id, "busy", ANOTHER_MODEL))
 
     def placed(self, outcome: TilePlaced) -> None:
         """Answer for a tile whose result lies in its slot.
@@ -255,7 +267,7 @@ class Work:
         The answer alone gives slot and credit back: small messages are what costs time here.
         """
         ticket = self.computing
-        if ticket is None or self._cancelled:
+        if ticket is None or self.cancelled:
             return
         request, index = ticket.request, outcome.index
         self._placed += 1

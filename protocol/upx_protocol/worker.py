@@ -26,7 +26,7 @@ def serve(options: WorkerOptions) -> int:
     _keep_private(options)
     wake = Wake()
     loop = Loop(options, wake)
-    logs.configure(options.log_level, loop.report, as_json=options.log_json)
+    logs.configure(options.log_level, loop.report, as_json=options.log_json, serves=options.serves)
     loop.bind()
     wake.catch_signals()
     wake.watch_tie(options)

@@ -19,7 +19,7 @@ import zmq
 from upx_protocol.allowlist import Allowlist, parse_allowed
 from upx_protocol.curve import key_text
 from upx_protocol.door import MAX_OFFENCES, PENANCE_S
-from upx_protocol.messages import Credit, Drain, Drained, Echo, Echoed, Ping, Pong, Ready, Reject
+from upx_protocol.messages import Bye, Credit, Drain, Drained, Echo, Echoed, Ping, Pong, Ready, Reject
 from upx_protocol.testing import FakeHost
 from upx_protocol.version import NEWEST
 
@@ -229,6 +229,18 @@ def test_an_echo_comes_back_as_it_is_and_costs_nothing(box: Box) -> None:
         received = host.expect_received(Echoed)
         assert bytes(received.buffers[0]) == tile.tobytes()
         assert host.expect(Credit) == Credit(1, tile.nbytes)
+
+
+def test_a_client_that_comes_again_and_again_is_never_taken_for_a_stranger(box: Box) -> None:
+    large = np.zeros((512, 512, 3), np.uint8)
+    for _ in range(20):
+        with box.host(box.client) as host:
+            host.hello()
+            host.send(Echo(5, ()), arrays=[large])
+            host.expect(Echoed)
+            # Its last word is read when the connection has ended, and the next one has the same descriptor.
+            host.send(Bye())
+    assert "too many bytes" not in box.worker.stderr
 
 
 def test_silent_connections_are_closed_and_served_clients_are_not(box: Box) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from upx_protocol.messages import Bye, Drain, Drained, Failed, Hello, Load, Reject, Started, TileDone
+from upx_protocol.patience import GAVE_UP
 from upx_protocol.version import Version
 
 if TYPE_CHECKING:
@@ -78,6 +79,19 @@ def test_sigterm_ends_a_worker_whose_main_thread_sits_in_a_long_c_call(
     worker.process.send_signal(signal.SIGTERM)
     assert worker.ended(10.0) == 0
     assert time.monotonic() - asked < 8.0
+
+
+def test_a_worker_that_serves_others_ends_when_a_batch_never_does(
+    start: Callable[..., RunningWorker], connect: Callable[..., FakeHost]
+) -> None:
+    worker = start(box="attic", tied=False, batch_s=0.5)
+    host, other = connect(worker), connect(worker)
+    host.load("any")
+    host.submit([TILE], c_sleep=30)
+    host.expect(Started)
+    assert "a batch takes more than" in other.expect(Bye).reason
+    assert worker.ended() == GAVE_UP
+    assert "this worker ends, for another to be started" in worker.stderr
 
 
 def test_a_batch_that_ends_after_the_farewell_is_nobodys_and_no_crash(

@@ -76,6 +76,73 @@ def test_a_host_that_paused_has_no_claim_on_what_it_did_not_use() -> None:
     assert 2 <= first.count("worked") <= 4
 
 
+def test_a_client_gets_no_more_for_having_many_sessions_and_shares_its_part_among_them() -> None:
+    sessions = book()
+    lone = sessions.open(b"x", "lone", 0.0, "one")
+    many = [sessions.open(bytes([n]), str(n), 0.0, "many") for n in range(10)]
+    for number in range(100):
+        for session in (lone, *many):
+            sessions.push(session, ticket(session.name, number))
+    order = _drain(sessions)[:100]
+    assert order.count("lone") == 50
+    assert [order.count(session.name) for session in many] == [5] * 10
+
+
+def test_who_comes_while_nobody_waits_does_not_get_everything_until_it_has_caught_up() -> None:
+    sessions = book()
+    old = sessions.open(b"a", "old", 0.0)
+    for number in range(50):
+        # One at a time: its queue is empty whenever somebody looks.
+        sessions.push(old, ticket("old", number))
+        sessions.pop()
+    new = sessions.open(b"b", "new", 0.0)
+    for number in range(20):
+        sessions.push(new, ticket("new", number))
+        sessions.push(old, ticket("old", 100 + number))
+    first = _drain(sessions)[:10]
+    assert 4 <= first.count("old") <= 6
+
+
+def test_a_client_that_leaves_and_returns_is_not_served_before_those_who_stayed() -> None:
+    sessions = book()
+    stayed = sessions.open(b"a", "stayed", 0.0, "a")
+    for number in range(40):
+        sessions.push(stayed, ticket("stayed", number))
+    order = []
+    for number in range(10):
+        fresh = sessions.open(b"b", f"fresh{number}", 0.0, "b")
+        sessions.push(fresh, ticket(fresh.name, 0))
+        sessions.push(fresh, ticket(fresh.name, 1))
+        order += [_next(sessions) for _ in range(2)]
+        sessions.close(fresh)
+    assert order.count("stayed") >= 9
+
+
+def test_no_more_is_begun_for_a_client_whose_results_wait_to_be_read() -> None:
+    sessions = Sessions(credit_tiles=4, credit_bytes=1000, most_unsent=100)
+    full, sibling = sessions.open(b"a", "full", 0.0, "a"), sessions.open(b"b", "sibling", 0.0, "a")
+    other = sessions.open(b"c", "other", 0.0, "c")
+    for session in (full, sibling, other):
+        sessions.push(session, ticket(session.name, 1))
+    full.unsent = 101
+    assert _drain(sessions) == ["other"]
+    assert sessions.queued == 2
+    full.unsent = 100
+    assert sorted(_drain(sessions)) == ["full", "sibling"]
+
+
+def test_a_client_that_did_not_read_does_not_get_afterwards_what_it_missed() -> None:
+    sessions = Sessions(credit_tiles=4, credit_bytes=1000, most_unsent=100)
+    full, other = sessions.open(b"a", "full", 0.0, "a"), sessions.open(b"c", "other", 0.0, "c")
+    for number in range(40):
+        sessions.push(full, ticket("full", number))
+        sessions.push(other, ticket("other", number))
+    full.unsent = 101
+    assert [_next(sessions) for _ in range(20)] == ["other"] * 20
+    full.unsent = 0
+    assert 4 <= [_next(sessions) for _ in range(10)].count("full") <= 6
+
+
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 30)), max_size=60))
 def test_every_queued_batch_is_served_once_and_in_its_hosts_order(arrivals: list[tuple[int, int]]) -> None:
     sessions = book()
@@ -130,6 +197,12 @@ def test_an_old_session_does_not_close_the_one_that_followed() -> None:
     new = sessions.open(b"a", "new", 1.0)
     sessions.close(old)
     assert sessions.all() == [new]
+
+
+def _next(sessions: Sessions) -> str:
+    taken = sessions.pop()
+    assert taken is not None
+    return taken.session
 
 
 def _drain(sessions: Sessions) -> list[str]:

@@ -22,6 +22,13 @@ upx key allow laptop 3f0c…            on a box: let a client's key in
 upx key revoke laptop                 at once, also what is connected now
 upx key new client --yes              another pair; boxes must allow the new one
 """
+_TELL = {
+    "client": "every box must be told of it: upx key allow NAME KEY there",
+    "server": (
+        "a box that runs keeps its old key until systemctl reload upx-box, or SIGHUP; its clients then add it again:"
+        " upx worker rm NAME, upx worker add NAME ADDRESS --key KEY"
+    ),
+}
 
 
 @app.callback(cls=VerbGroup, invoke_without_command=True, epilog=EXAMPLES)
@@ -42,17 +49,22 @@ def show(json: JsonFlag = False, quiet: QuietFlag = False) -> int:
 
 @app.command(cls=VerbCommand)
 def new(
-    which: Annotated[Literal["client", "server"], typer.Argument(help="client or server.")],
+    which: Annotated[Literal["client", "server"], typer.Argument(metavar="WHICH", help="client or server.")],
     yes: Annotated[bool, typer.Option("--yes", help="Replace the pair that there is.")] = False,
     json: JsonFlag = False,
 ) -> int:
-    """Make another pair: boxes must allow a new client key, clients must add a box with a new server key again."""
+    """Make another pair: boxes must allow a new client key, clients must add a box with a new server key again.
+
+    A box that runs keeps its key until systemctl reload, or SIGHUP.
+    """
     from upx.cli._results import OwnKey
 
     keys = _keys()
     if not yes and (keys.folder / f"{which}.json").exists():
         raise UsageError(f"there is a {which} key already", hint=f"upx key new {which} --yes replaces it")
-    Console(as_json=json).results(OwnKey(which, keys.new(which)))
+    console = Console(as_json=json, quiet=json)
+    console.results(OwnKey(which, keys.new(which)))
+    console.note(f"upx: {_TELL[which]}")
     return 0
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from upx.errors import UpxError, UsageError, WorkerError
 from upx.remote.keys import KeyRing
 from upx.serving.addresses import listen
+from upx.serving.waiting import Bell
 from upx.serving.worker import Facts, ServedWorker
 from upx.workers import control
 
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
     from upx.config import Settings
     from upx.serving.addresses import Address
     from upx.serving.keeper import Keeper
-    from upx.specs import BackendSpec
+    from upx.specs import BackendSpec, ParameterSpec
     from upx.workers.plan import WorkerPlan
     from upx.workers.registry import WorkerInfo
 
 log = logging.getLogger("upx.serve")
 
-POLL_S = 0.1
+# How often is looked where nothing tells of a process's end, and where everything does.
+POLL_S, IDLE_S = 0.1, 1.0
 END_S, KILL_S = 6.0, 5.0
 BIND_S = 60.0
 DRAIN_S = 600.0
@@ -73,18 +75,20 @@ class BoxServer:
         self._listeners = listen(self._address, len(plans))
         ports = tuple(each.getsockname()[1] for each in self._listeners)
         models = tuple(model.name for model in self._spec.models)
-        # Free text may name a file of this machine.
-        free = tuple(each.name for each in self._spec.parameters if each.kind == "str" and not each.choices)
-        facts = Facts(self.name, ports, keys.worker_file(), keys.list_path, models, free, self._log_json)
+        parameters = {each.name: _limits(each) for each in self._spec.parameters if each.applies == "job"}
+        facts = Facts(self.name, ports, keys.worker_file(), keys.list_path, models, parameters, self._log_json)
         self.workers = [
             ServedWorker(plan, facts, self._keeper, self._settings, listener=listener, number=number)
             for number, (plan, listener) in enumerate(zip(plans, self._listeners, strict=True))
         ]
         # Before anybody can see that it serves: a signal that comes early ends it as one that comes late.
         self._handlers = {number: signal.signal(number, self._told) for number in _signals()}
-        now = time.monotonic()
-        for each in self.workers:
-            each.start(now)
+        try:
+            for each in self.workers:
+                each.start(time.monotonic())
+        except BaseException:
+            self._end()
+            raise
         where = ", ".join(self._address.endpoint(port) for port in ports)
         log.info("%s serves %s at %s; its key is %s", self.name, self._spec.name, where, keys.public("server"))
         return ports
@@ -92,15 +96,23 @@ class BoxServer:
     def run(self) -> int:
         """Keep the workers alive until the end; the exit status."""
         try:
-            while not self._ending.wait(POLL_S):
-                self._turn()
-                if all(each.finished and not each.running for each in self.workers):
-                    break
+            with Bell() as bell:
+                while not self._ending.is_set():
+                    self._turn()
+                    if all(each.finished and not each.running for each in self.workers):
+                        break
+                    self._wait(bell)
         finally:
             self._end()
-            for number, handler in self._handlers.items():
-                signal.signal(number, handler)
         return 0
+
+    def _wait(self, bell: Bell) -> None:
+        """Until a signal comes, a worker ends, or one is to be started."""
+        now = time.monotonic()
+        running = [each for each in self.workers if each.running]
+        pidfds = [each.pidfd for each in running if each.pidfd >= 0]
+        most = IDLE_S if len(pidfds) == len(running) else POLL_S
+        bell.wait(pidfds, min([most, *(each.due(now) for each in self.workers)]))
 
     def _told(self, number: int, _frame: Any) -> None:
         (self._renewing if number == getattr(signal, "SIGHUP", None) else self._ending).set()
@@ -137,7 +149,9 @@ class BoxServer:
             each.draining = True
             control.end_worker(info, self._settings, force=False, timeout=DRAIN_S)
             # The next one goes when this one serves again: one device at a time is missing.
-            self._await_bound(each, after=info.pid)
+            if self._await_bound(each, after=info.pid) is None and not self._ending.is_set():
+                log.error("the worker on port %d has not come back: the others stay as they are", each.port)
+                return
 
     def _await_bound(self, worker: ServedWorker, *, after: int = 0) -> WorkerInfo | None:
         """Its entry once it has bound, by another process than ``after``; None where the box ends, or a minute passes.
@@ -164,7 +178,8 @@ class BoxServer:
         self._await_end(KILL_S)
         for listener in self._listeners:
             listener.close()
-        self._keeper.close()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
         if any(each.running for each in self.workers):
             raise WorkerError("a worker does not end", hint="upx ps shows its process")
 
@@ -174,6 +189,17 @@ class BoxServer:
             for each in self.workers:
                 each.poll(time.monotonic(), restart=False)
             time.sleep(0.02)
+
+
+def _limits(parameter: ParameterSpec) -> dict[str, Any]:
+    """What a worker lets hosts of other machines say for a parameter of batches."""
+    return {
+        "kind": parameter.kind,
+        "default": parameter.default,
+        "minimum": parameter.minimum,
+        "maximum": parameter.maximum,
+        "choices": parameter.choices,
+    }
 
 
 def _signals() -> tuple[int, ...]:

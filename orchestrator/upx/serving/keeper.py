@@ -19,7 +19,7 @@ from upx.assets.obtain import Need
 from upx.assets.ready import Readying
 from upx.devices import precision_for, share_cores, usable_cores
 from upx.errors import LicenceError, ParameterError, UnknownBackendError, UpxError, WeightsError
-from upx.routes import Request, choose, coerce_parameters, with_defaults
+from upx.routes import coerce_parameters, with_defaults
 from upx.serving.taking import Taking, said
 
 if TYPE_CHECKING:
@@ -35,6 +35,39 @@ log = logging.getLogger("upx.serve")
 MAX_LINE = 1024 * 1024
 # A fetch of gigabytes must not look like a worker that hangs.
 STILL_S = 5.0
+
+
+class Uses:
+    """What one worker keeps from eviction: the model that it has loaded, and the one that it was last asked for.
+
+    For one thread.
+    """
+
+    def __init__(self) -> None:
+        self._asked: HeldLock | None = None
+        self._loaded: HeldLock | None = None
+
+    def ask(self, held: HeldLock | None) -> None:
+        """Another model is looked for; the loaded one stays until it is found."""
+        if self._asked is not None:
+            self._asked.close()
+        self._asked = held
+
+    @property
+    def asking(self) -> bool:
+        """Whether the model that is looked for is kept."""
+        return self._asked is not None
+
+    def load(self) -> None:
+        """The model that was asked for takes the place of the loaded one."""
+        if self._loaded is not None:
+            self._loaded.close()
+        self._loaded, self._asked = self._asked, None
+
+    def close(self) -> None:
+        """Let go of both."""
+        self.ask(None)
+        self.load()
 
 
 class Keeper:
@@ -56,37 +89,47 @@ class Keeper:
         self._spec, self._shelf, self._site = spec, shelf, site_packages
         self._offline, self._accept = offline, accept_licence
         self.taking = Taking(shelf) if take_files else None
-        self._lock = threading.Lock()
-        self._used: dict[str, HeldLock] = {}
+        # One who waits for a fetch of gigabytes keeps nobody from a model that is here.
+        self._locks = {model.name: threading.Lock() for model in spec.models}
 
-    def answer(self, question: Mapping[str, Any], device: str) -> dict[str, Any]:
-        """A load in this machine's terms, or what has to be sent for it; UpxError says why it cannot be."""
-        spec, name = self._spec, str(question["model"])
-        if not name:
-            # Who leaves it to the box would get another model from the next one.
-            raise UnknownBackendError(
-                "no model was named", hint=f"one of {', '.join(each.name for each in spec.models)}"
-            )
-        route = choose(Request(backend=spec.name, model=name), [spec], default=spec.name)
+    def answer(self, question: Mapping[str, Any], device: str, uses: Uses) -> dict[str, Any]:
+        """A load in this machine's terms, or what has to be sent for it; UpxError says why it cannot be.
+
+        ``uses``: of the worker that asks.
+        """
+        spec = self._spec
+        model = self._model(str(question["model"]))
         params = _safe(spec, question["params"])
         try:
-            files, sha256 = self._files(route.model, wanted=str(question["weights"]))
+            files, sha256 = self._files(model, uses, wanted=str(question["weights"]))
         except LicenceError:
             raise
         except WeightsError as error:
-            wanted = self._wanted(route.model, error)
+            wanted = self._wanted(model, error)
             if not wanted:
                 raise
-            log.info("%s: %d files are wanted from a client: %s", route.model.name, len(wanted), error)
+            log.info("%s: %d files are wanted from a client: %s", model.name, len(wanted), error)
             return {"failure": "input", "message": said(error), "wanted": wanted}
         threads = share_cores(spec, 1, device=device, cores=usable_cores())[1]
-        return {
+        answer = {
             "files": files,
             "weights": sha256,
             "precision": precision_for(spec, str(question["precision"]), device),
             "threads": int(question["threads"]) or threads,
-            "params": {**route.model.options, **with_defaults(spec, params, "load")},
+            "params": {**model.options, **with_defaults(spec, params, "load")},
         }
+        uses.load()
+        return answer
+
+    def _model(self, name: str) -> ModelSpec:
+        """The model of exactly that name: who leaves the choice to a box would get another from the next one."""
+        for model in self._spec.models:
+            if model.name == name:
+                return model
+        raise UnknownBackendError(
+            f"this box has no model {name!r}" if name else "no model was named",
+            hint=f"one of {', '.join(each.name for each in self._spec.models)}",
+        )
 
     def _wanted(self, model: ModelSpec, error: WeightsError) -> list[dict[str, Any]]:
         """What clients may send after that error, none where it is about something else; its hint names the way."""
@@ -108,26 +151,23 @@ class Keeper:
     def _finder(self) -> Finder:
         return Finder(self._shelf.settings, self._spec, site_packages=self._site)
 
-    def _files(self, model: ModelSpec, *, wanted: str) -> tuple[dict[str, str], str]:
+    def _files(self, model: ModelSpec, uses: Uses, *, wanted: str) -> tuple[dict[str, str], str]:
         spec, settings, name = self._spec, self._shelf.settings, model.name
-        with self._lock:
+        with self._locks[name]:
             require_licence(model, settings, accept_now=self._accept)
             finder = self._finder()
             # What is being served is not evicted.
-            if name not in self._used and (held := finder.store.use(name)) is not None:
-                self._used[name] = held
+            uses.ask(finder.store.use(name))
             found = Readying(spec, model, self._shelf.obtainer, self._offline).files(finder)
+            if not uses.asking:
+                # Nothing of it was here before.
+                uses.ask(finder.store.use(name))
         if wanted and wanted != found.sha256:
             raise WeightsError(
                 f"this box has other weights of {name}: {found.sha256[:12]}, the host has {wanted[:12]}",
                 hint=f"upx models import them here too, or upx models pull {name}",
             )
         return {role: str(path) for role, path in found.paths.items()}, found.sha256
-
-    def close(self) -> None:
-        """Let go of the weights."""
-        while self._used:
-            self._used.popitem()[1].close()
 
 
 def _safe(spec: BackendSpec, given: Mapping[str, ParameterValue]) -> dict[str, ParameterValue]:
@@ -163,7 +203,7 @@ class Line:
     """
 
     def __init__(self, keeper: Keeper, device: str) -> None:
-        self._keeper, self._device = keeper, device
+        self._keeper, self._device, self._uses = keeper, device, Uses()
         self._ours, self.theirs = socket.socketpair()
         self._saying = threading.Lock()
         self._thread = threading.Thread(target=self._serve, name="upx-keeper", daemon=True)
@@ -174,15 +214,18 @@ class Line:
         self._thread.start()
 
     def _serve(self) -> None:
-        with self._ours, self._ours.makefile("rb") as lines, suppress(OSError, ValueError):
-            while line := lines.readline(MAX_LINE):
-                self._say(self._answered(_question(line)))
+        try:
+            with self._ours, self._ours.makefile("rb") as lines, suppress(OSError, ValueError):
+                while line := lines.readline(MAX_LINE):
+                    self._say(self._answered(_question(line)))
+        finally:
+            self._uses.close()
 
     def _answered(self, question: dict[str, Any]) -> dict[str, Any]:
         done = threading.Event()
         threading.Thread(target=self._still, args=(done,), name="upx-keeper-still", daemon=True).start()
         try:
-            return self._keeper.answer(question, self._device)
+            return self._keeper.answer(question, self._device, self._uses)
         except UpxError as error:
             log.warning("%s is not loaded: %s", question.get("model"), error)
             return {"failure": "input", "message": said(error)}

@@ -6,12 +6,16 @@ every page, over connections that are kept: a page costs nobody's tiles anything
 
 from __future__ import annotations
 
+import logging
+import socket
+import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from upx.errors import UsageError, WorkerStartError
 from upx.workers.watch import Target, Watcher
@@ -24,10 +28,13 @@ if TYPE_CHECKING:
     from upx.workers.registry import WorkerInfo
     from upx_protocol.messages import Pong
 
+log = logging.getLogger("upx.serve")
+
 CONTENT = "text/plain; version=0.0.4; charset=utf-8"
 LOOPBACK = "127.0.0.1"
 REQUEST_S, LOOK_S = 5.0, 1.0
 MOST_PORT = 65_535
+MOST_CONNECTIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +147,59 @@ def parse_metrics(text: str) -> tuple[str, int]:
     return host.strip("[]") or LOOPBACK, int(port)
 
 
+def _place(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class _Server(ThreadingHTTPServer):
+    """At most so many connections at a time; one more takes the place of the oldest."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], page: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self._places = threading.Semaphore(MOST_CONNECTIONS)
+        self._lock = threading.Lock()
+        self._open: dict[socket.socket, None] = {}
+        super().__init__(address, page)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._places.acquire(blocking=False):
+            self._end_oldest()
+            if not self._places.acquire(timeout=LOOK_S):
+                return self.shutdown_request(request)
+        with self._lock:
+            self._open[request] = None
+        try:
+            return super().process_request(request, client_address)
+        except BaseException:
+            self._leave(request)
+            raise
+
+    def _end_oldest(self) -> None:
+        with self._lock, suppress(StopIteration, OSError):
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            oldest.shutdown(socket.SHUT_RDWR)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._leave(request)
+
+    def _leave(self, request: socket.socket) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+        self._places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002  the base class's signature
+        """Who goes in the middle of a page is no news."""
+        error = sys.exc_info()[1]
+        level = logging.DEBUG if isinstance(error, OSError) else logging.ERROR
+        log.log(level, "a request for figures has failed", exc_info=error)
+
+
 class MetricsServer:
     """Serves ``text()`` at ``/metrics`` on threads of its own, until it is closed."""
 
@@ -160,13 +220,12 @@ class MetricsServer:
                 """Who asks for figures is no news."""
 
         try:
-            self._server = ThreadingHTTPServer(address, Page)
+            self._server = _Server(address, Page)
         except OSError as error:
             raise WorkerStartError(
-                f"metrics cannot be served at {address[0]}:{address[1]}: {error.strerror or error}",
+                f"metrics cannot be served at {_place(*address)}: {error.strerror or error}",
                 hint="take another --metrics",
             ) from error
-        self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, name="upx-metrics", daemon=True).start()
 

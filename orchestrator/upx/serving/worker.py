@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import time
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from upx import locks
 from upx.errors import WorkerStartError
 from upx.serving.keeper import Keeper, Line
-from upx.serving.taking import TakingLine
-from upx.workers import faults, process, registry
-from upx.workers import stage as stages
-from upx.workers.logs import open_log
+from upx.serving.taking import TakingLine, said
+from upx.workers import birth, faults, process, registry
 from upx_protocol.options import WorkerOptions
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Mapping
     from pathlib import Path
 
     from upx.config import Settings
@@ -32,13 +31,16 @@ BACKOFF_S, MOST_BACKOFF_S = 0.2, 30.0
 GOOD_S = 60.0
 CREDIT_TILES, CREDIT_BYTES, MAX_BYTES = 32, 128 * 1024 * 1024, 256 * 1024 * 1024
 SILENCE_S = 15.0
+# How long another command may hold the registry.
+LOCK_S = 5.0
+BURY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What all workers of a box share. ``ports``: of all of them, in order; ``keys`` and ``allowed``: files.
 
-    ``forbidden``: parameters of batches that hosts of other machines may not set.
+    ``parameters``: those that batches may have, as ``upx_protocol.terms`` reads them.
     """
 
     name: str
@@ -46,7 +48,7 @@ class Facts:
     keys: Path
     allowed: Path
     models: tuple[str, ...]
-    forbidden: tuple[str, ...] = ()
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, "Mapping[str, Any]"])
     log_json: bool = False
 
 
@@ -83,7 +85,7 @@ class ServedWorker:
     def info(self) -> registry.WorkerInfo | None:
         """Its registry entry, once it has bound."""
         found = registry.read(self._entry) if self._entry is not None else None
-        return found if found is not None and not found.starting else None
+        return found if found is not None and found.alive and not found.starting else None
 
     @property
     def restarts(self) -> int:
@@ -95,12 +97,30 @@ class ServedWorker:
         """Whether there is a process."""
         return self._process is not None
 
+    @property
+    def pidfd(self) -> int:
+        """What can be read once its process has ended; -1 where there is none, or the system has no such thing."""
+        return self._process.pidfd if self._process is not None else -1
+
+    def due(self, now: float) -> float:
+        """Seconds until ``poll`` may start it; endless where only something that happens gives it work."""
+        return max(0.0, self._not_before - now) if self._process is None and not self.finished else float("inf")
+
     def poll(self, now: float, *, restart: bool) -> None:
-        """Notice its end; start it again when it is time, if it is to be."""
+        """Notice its end; start it again when it is time, if it is to be, as often as it takes."""
         if self._process is not None and (words := self._process.ended()):
             self._mourn(words, now)
-        if self._process is None and restart and not self.finished and now >= self._not_before:
+        if restart and self._process is None and not self.finished and now >= self._not_before:
+            self._try(now)
+
+    def _try(self, now: float) -> None:
+        """Start it, or later: what one device lacks for a moment must not end the others."""
+        try:
             self.start(now)
+        except WorkerStartError as error:
+            self._pause = min(2 * self._pause, MOST_BACKOFF_S)
+            self._not_before = time.monotonic() + self._pause
+            log.error("port %d has no worker: %s; again in %.1f s", self.port, said(error), self._pause)  # noqa: TRY400
 
     def _mourn(self, words: str, now: float) -> None:
         ended, self._process = self._process, None
@@ -112,83 +132,57 @@ class ServedWorker:
             self.finished = True
             log.info("the worker on port %d was ended", self.port)
         elif not self.draining:
-            said = faults.last_line(ended.log if ended is not None else None)
-            log.error("the worker on port %d ended with %s%s; again in %.1f s", self.port, words, said, self._pause)
+            last = faults.last_line(ended.log if ended is not None else None)
+            log.error("the worker on port %d ended with %s%s; again in %.1f s", self.port, words, last, self._pause)
             self._not_before = now + self._pause
         self.draining = False
 
     def start(self, now: float) -> None:
-        """Start it; WorkerStartError where that cannot be."""
-        self._born = now
+        """Start it; WorkerStartError where that cannot be, and then nothing of the try is left."""
+        try:
+            with ExitStack() as undo:
+                born = self._start(undo)
+                undo.pop_all()
+        except (OSError, MemoryError, RuntimeError) as error:
+            # A thread that cannot be had is a RuntimeError.
+            raise WorkerStartError(
+                f"no worker of {self.plan.backend} can be started: {error}",
+                hint=f"check memory, and space and permissions of {self._settings.state_dir}",
+            ) from error
+        self._born, self._process, self._entry = now, born.process, born.entry
+        self.starts += 1
+        log.info("a worker of %s on %s: process %d", self.plan.backend, self.plan.device, born.process.pid)
+
+    def _start(self, undo: ExitStack) -> birth.Born:
         lines: dict[str, Line | TakingLine] = {"steward_fd": Line(self._keeper, self.plan.device)}
+        undo.callback(lines["steward_fd"].close)
         if self._keeper.taking is not None:
             lines["files_fd"] = TakingLine(self._keeper.taking)
-        try:
-            self._process = self._spawn({name: line.theirs.fileno() for name, line in lines.items()})
-        except OSError as error:
-            for line in lines.values():
-                line.close()
-            raise WorkerStartError(f"{self.plan.python} cannot be run: {error}", hint="upx doctor") from error
+            undo.callback(lines["files_fd"].close)
+        born = self._bear({name: line.theirs.fileno() for name, line in lines.items()})
+        undo.callback(_bury, born)
         for line in lines.values():
             line.start()
-        self.starts += 1
-        log.info("a worker of %s on %s: process %d", self.plan.backend, self.plan.device, self._process.pid)
+        return born
 
-    def _spawn(self, lines: dict[str, int]) -> process.Process:
-        plan, identity = self.plan, self.plan.identity
-        with ExitStack() as stack:
-            lock_fd, self._entry = self._register(identity)
-            stack.callback(os.close, lock_fd)
-            log_fd, words = open_log(self._settings.state_dir / "logs", registry.worker_name(plan.backend, identity, 0))
-            stack.callback(os.close, log_fd)
-            read_end, tie = os.pipe()
-            stack.callback(os.close, read_end)
-            fds = {"lock_fd": lock_fd, "tie_fd": read_end, "listen_fd": self._listener.fileno(), **lines}
-            for key, held in (("stage_fd", stages.hold(plan.stage)), ("env_fd", self._hold_env())):
-                if held >= 0:
-                    stack.callback(os.close, held)
-                    fds[key] = held
-            try:
-                return process.spawn(
-                    plan, self._options(fds).to_json(), fds=tuple(fds.values()), tie=tie, log=words, log_fd=log_fd
-                )
-            except OSError:
-                os.close(tie)
-                raise
-
-    def _hold_env(self) -> int:
-        """The shared lock of its environment, so that nobody prunes it; -1 where it is being changed."""
-        if self.plan.env_lock is None:
-            return -1
-        fd = locks.open_lock(self.plan.env_lock, shared=True)
-        if locks.take(fd, shared=True):
-            return fd
-        os.close(fd)
-        return -1
-
-    def _register(self, identity: str) -> tuple[int, Path]:
-        """A registry entry under a number that is free."""
-        until = time.monotonic() + 5.0
+    def _bear(self, lines: dict[str, int]) -> birth.Born:
+        until = time.monotonic() + LOCK_S
         while time.monotonic() < until:
-            with registry.spawn_lock(self._settings, identity) as held:
+            with registry.spawn_lock(self._settings, self.plan.identity) as held:
                 if held:
-                    taken = {info.ordinal for info in registry.entries(self._settings, identity)}
-                    number = next(each for each in range(len(taken) + 1) if each not in taken)
-                    endpoint = self._options({}).endpoint
-                    return registry.create(
-                        self._settings, identity, number, backend=self.plan.backend, endpoint=endpoint, tied=True
-                    )
+                    living = registry.entries(self._settings, self.plan.identity)
+                    fds = {"listen_fd": self._listener.fileno(), **lines}
+                    return birth.bear(self.plan, self._settings, living, self._options(), fds)
             time.sleep(0.02)
         raise WorkerStartError("the registry is held by another command", hint="end upx commands that hang")
 
-    def _options(self, fds: dict[str, int]) -> WorkerOptions:
+    def _options(self) -> WorkerOptions:
         plan, facts, host = self.plan, self._facts, self._listener.getsockname()[0]
         ports = (self.port, *(port for port in facts.ports if port != self.port))
         return WorkerOptions(
             backend=plan.backend,
             module=plan.module,
             endpoint=f"tcp://[{host}]:{self.port}" if ":" in host else f"tcp://{host}:{self.port}",
-            entry=str(self._entry or ""),
             identity=plan.identity,
             parent=os.getpid(),
             tied=False,
@@ -204,15 +198,8 @@ class ServedWorker:
             box=facts.name,
             ports=ports,
             models=facts.models,
-            forbidden=facts.forbidden,
+            parameters=facts.parameters,
             silence_s=SILENCE_S,
-            lock_fd=fds.get("lock_fd", -1),
-            stage_fd=fds.get("stage_fd", -1),
-            env_fd=fds.get("env_fd", -1),
-            tie_fd=fds.get("tie_fd", -1),
-            listen_fd=fds.get("listen_fd", -1),
-            steward_fd=fds.get("steward_fd", -1),
-            files_fd=fds.get("files_fd", -1),
         )
 
     def signal(self, number: int) -> None:
@@ -224,3 +211,13 @@ class ServedWorker:
         """End it at once."""
         if self._process is not None:
             self._process.kill()
+
+
+def _bury(born: birth.Born) -> None:
+    """End one whose questions nobody can answer, and collect it."""
+    born.process.kill()
+    if born.process.child is not None:
+        with suppress(subprocess.TimeoutExpired):
+            born.process.child.wait(BURY_S)
+    born.process.release()
+    born.entry.unlink(missing_ok=True)

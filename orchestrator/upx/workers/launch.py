@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from upx import locks
-from upx.config import IS_WINDOWS
 from upx.errors import WorkerStartError
-from upx.workers import channel, control, endpoints, faults, logs, machine, process, registry
-from upx.workers import stage as stages
+from upx.workers import birth, channel, control, endpoints, faults, machine, process, registry
 from upx.workers.events import Event, WorkerAdopted, WorkerEvicted, WorkerStarting
 from upx_protocol.options import WorkerOptions
 
@@ -124,7 +120,7 @@ class Launch:
             living = registry.entries(self._settings, self._plan.identity)
             self.entry = self._adoptable(living)
             if self.entry is None and not self._make_room():
-                self.entry = self._spawn({info.ordinal for info in living})
+                self.entry = self._spawn(living)
         if self.entry is not None:
             self._taken.add((self.entry.path, self.entry.inode))
 
@@ -154,53 +150,17 @@ class Launch:
 
     # Starting
 
-    def _spawn(self, ordinals: set[int]) -> WorkerInfo:
-        plan = self._plan
-        ordinal = next(number for number in range(len(ordinals) + 1) if number not in ordinals)
-        name = registry.worker_name(plan.backend, plan.identity, ordinal)
+    def _spawn(self, living: list[WorkerInfo]) -> WorkerInfo:
         endpoint = endpoints.new_endpoint(self._settings, self._transport)
-        lock_fd, path = registry.create(
-            self._settings, plan.identity, ordinal, backend=plan.backend, endpoint=endpoint, tied=plan.tied
-        )
-        try:
-            started = self.process = self._start(lock_fd, path, endpoint, name)
-        except OSError as error:
-            raise self._failed(f"{plan.python} cannot be run: {error}") from error
-        finally:
-            if self.process is None:
-                path.unlink()
-            os.close(lock_fd)
-        self._report(WorkerStarting(name, started.pid))
-        info = registry.read(path)
+        born = birth.bear(self._plan, self._settings, living, self._options(endpoint))
+        self.process = born.process
+        self._report(WorkerStarting(born.name, born.process.pid))
+        info = registry.read(born.entry)
         if info is None:
             raise self._failed("its registry entry vanished")
         return info
 
-    def _start(self, lock_fd: int, entry: Path, endpoint: str, name: str) -> process.Process:
-        """Spawn with every descriptor that the worker inherits; the host keeps the writing end of the tie alone."""
-        plan = self._plan
-        with ExitStack() as stack:
-            fds = {"lock_fd": lock_fd}
-            for key, hold in (("stage_fd", self._hold_stage), ("env_fd", self._hold_env)):
-                fd = hold()
-                if fd >= 0:
-                    stack.callback(os.close, fd)
-                    fds[key] = fd
-            log_fd, log = logs.open_log(self._settings.state_dir / "logs", name)
-            stack.callback(os.close, log_fd)
-            tie = -1
-            if plan.tied and not IS_WINDOWS:
-                fds["tie_fd"], tie = os.pipe()
-                stack.callback(os.close, fds["tie_fd"])
-            options = self._options(entry, endpoint, fds).to_json()
-            try:
-                return process.spawn(plan, options, fds=tuple(fds.values()), tie=tie, log=log, log_fd=log_fd)
-            except OSError:
-                if tie >= 0:
-                    os.close(tie)
-                raise
-
-    def _options(self, entry: Path, endpoint: str, fds: dict[str, int]) -> WorkerOptions:
+    def _options(self, endpoint: str) -> WorkerOptions:
         plan = self._plan
         keys = ""
         if endpoint.startswith("tcp:"):
@@ -209,7 +169,6 @@ class Launch:
             backend=plan.backend,
             module=plan.module,
             endpoint=endpoint,
-            entry=str(entry),
             identity=plan.identity,
             parent=os.getpid() if plan.tied else 0,
             tied=plan.tied,
@@ -219,28 +178,7 @@ class Launch:
             build=plan.build,
             curve_keys=keys,
             credit_tiles=CREDIT_TILES,
-            lock_fd=fds.get("lock_fd", -1),
-            stage_fd=fds.get("stage_fd", -1),
-            env_fd=fds.get("env_fd", -1),
-            tie_fd=fds.get("tie_fd", -1),
         )
-
-    def _hold_stage(self) -> int:
-        fd = stages.hold(self._plan.stage)
-        if fd < 0:
-            raise WorkerStartError(
-                f"the staged code of {self._plan.backend} was removed meanwhile", hint="run the command again"
-            )
-        return fd
-
-    def _hold_env(self) -> int:
-        if self._plan.env_lock is None:
-            return -1
-        fd = locks.open_lock(self._plan.env_lock, shared=True)
-        if locks.take(fd, shared=True) and self._plan.python.exists():
-            return fd
-        os.close(fd)
-        raise self._failed("its environment was removed or is being changed by another command")
 
     # Waiting
 

@@ -32,6 +32,15 @@ def test_a_key_is_replaced_only_when_that_is_said(upx) -> None:
     assert records(upx("key", "show", "--json"))[0]["key"] == after["key"]
 
 
+@pytest.mark.parametrize(
+    ("which", "words"),
+    [("client", "every box must be told of it: upx key allow"), ("server", "keeps its old key until systemctl reload")],
+)
+def test_who_replaces_a_key_is_told_who_has_to_know(upx, which, words) -> None:
+    assert words in upx("key", "new", which, "--yes").err
+    assert upx("key", "new", which, "--yes", "--json").err == ""
+
+
 def test_clients_are_allowed_and_revoked_by_name(upx) -> None:
     (allowed,) = records(upx("key", "allow", "laptop", A.upper(), "--json"))
     assert (allowed["name"], allowed["key"], allowed["state"]) == ("laptop", A, "allowed")

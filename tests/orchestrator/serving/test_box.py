@@ -179,6 +179,23 @@ def test_a_worker_that_is_killed_is_started_again_at_the_same_port(serve, attic,
     assert "killed by SIGKILL" in box.said
 
 
+def test_a_box_outlives_a_python_that_cannot_be_run_for_a_while(serve, attic) -> None:
+    box = serve()
+    child = box.child
+    (python,) = (attic.home / "data" / "venvs").resolve().glob("*/bin/python")
+    away = python.with_name("away")
+    python.rename(away)
+    try:
+        os.kill(child, signal.SIGKILL)
+        until(lambda: "has no worker" in box.said, says=lambda: box.said)
+        assert box.process.poll() is None
+        assert [path.name for path in (attic.home / "state").rglob("*-?.json")] == []
+    finally:
+        away.rename(python)
+    box.await_another(child)
+    assert "Traceback" not in box.said
+
+
 def test_a_worker_ends_with_its_box_even_one_that_is_killed(serve) -> None:
     box = serve()
     child = box.child

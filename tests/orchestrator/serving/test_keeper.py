@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,11 @@ import pytest
 from fault_server import Content
 from shelf_kit import add_backend, asset_text, make_shelf
 
+from upx.assets.obtain import Need
+from upx.assets.receipts import Origin
 from upx.errors import ParameterError, UnknownBackendError, UsageError, WeightsError
 from upx.serving import keeper as keeper_module
-from upx.serving.keeper import Keeper, Line
+from upx.serving.keeper import Keeper, Line, Uses
 from upx.specs import ParameterSpec
 from upx_protocol.errors import BadInputError, FatalError, TransientError
 from upx_protocol.messages import Load
@@ -50,53 +53,144 @@ def keeper(shelf, tmp_path):
     spec = replace(
         shelf.catalog.backend("mine"), parameters=PARAMETERS, devices=("cuda", "cpu"), precisions=("fp16", "fp32")
     )
-    made = Keeper(spec, shelf, site_packages=tmp_path, offline=True, accept_licence=False)
+    # What `model` would mean to a command on this machine: the family's default.
+    two = (replace(spec.models[0], aliases=("family",)), replace(spec.models[0], name="mine-x4"))
+    spec = replace(spec, models=two, aliases=("ours",))
+    return Keeper(spec, shelf, site_packages=tmp_path, offline=True, accept_licence=False)
+
+
+@pytest.fixture
+def uses():
+    made = Uses()
     yield made
     made.close()
 
 
-def test_a_model_is_answered_with_this_machines_files(keeper, tmp_path) -> None:
-    answer = keeper.answer(question(), "cpu")
+def put(shelf, tmp_path, *names: str) -> None:
+    """Put the weights into the store as those of each of these models."""
+    backend = shelf.catalog.backend("mine")
+    for name in names:
+        model = replace(backend.models[0], name=name)
+        source = tmp_path / "weights" / "mine-x2" / "weights.bin"
+        shelf.obtainer().keep(Need(backend, model, model.assets[0]), source, Origin({"kind": "import"}))
+
+
+def test_a_model_is_answered_with_this_machines_files(keeper, uses, tmp_path) -> None:
+    answer = keeper.answer(question(), "cpu", uses)
     assert answer["files"] == {"weights": str(tmp_path / "weights" / "mine-x2" / "weights.bin")}
     assert len(answer["weights"]) == 64
     assert answer["threads"] >= 1
-    assert keeper.answer(question(weights=answer["weights"]), "cpu") == answer
+    assert keeper.answer(question(weights=answer["weights"]), "cpu", uses) == answer
 
 
-@pytest.mark.parametrize("name", ["mine-x3", "nearest-x4", "../mine-x2", ""])
-def test_a_model_that_this_box_does_not_serve_is_refused(keeper, name) -> None:
+@pytest.mark.parametrize("name", ["mine-x3", "nearest-x4", "../mine-x2", "", "mine", "ours", "family", "MINE-X2"])
+def test_a_model_that_this_box_does_not_serve_is_refused(keeper, uses, name) -> None:
     with pytest.raises((UnknownBackendError, UsageError)):
-        keeper.answer(question(model=name), "cpu")
+        keeper.answer(question(model=name), "cpu", uses)
 
 
-def test_weights_that_are_not_the_hosts_are_refused_with_both_digests(keeper) -> None:
-    ours = keeper.answer(question(), "cpu")["weights"]
+def test_what_a_worker_has_loaded_is_kept_until_it_loads_another_and_no_longer(keeper, uses, shelf, tmp_path) -> None:
+    put(shelf, tmp_path, "mine-x2", "mine-x4")
+    keeper.answer(question(), "cpu", uses)
+    assert shelf.store.in_use("mine-x2")
+    for _ in range(2):
+        keeper.answer(question(model="mine-x4"), "cpu", uses)
+        assert (shelf.store.in_use("mine-x2"), shelf.store.in_use("mine-x4")) == (False, True)
+    uses.close()
+    assert not shelf.store.in_use("mine-x4")
+
+
+def test_a_load_that_fails_keeps_what_is_loaded_and_what_was_asked_for(keeper, uses, shelf, tmp_path) -> None:
+    put(shelf, tmp_path, "mine-x2", "mine-x4")
+    keeper.answer(question(), "cpu", uses)
+    with pytest.raises(WeightsError):
+        keeper.answer(question(model="mine-x4", weights="f" * 64), "cpu", uses)
+    assert all(map(shelf.store.in_use, ("mine-x2", "mine-x4")))
+    with pytest.raises(UsageError):
+        keeper.answer(question(precision="int4"), "cpu", uses)
+    assert (shelf.store.in_use("mine-x2"), shelf.store.in_use("mine-x4")) == (True, False)
+
+
+def test_what_had_to_be_fetched_first_is_kept_too(keeper, uses, shelf, tmp_path, monkeypatch) -> None:
+    files = keeper_module.Readying.files
+
+    def fetched(readying, finder):
+        put(shelf, tmp_path, "mine-x2")
+        return files(readying, finder)
+
+    monkeypatch.setattr(keeper_module.Readying, "files", fetched)
+    keeper.answer(question(), "cpu", uses)
+    assert shelf.store.in_use("mine-x2")
+
+
+def test_a_worker_that_has_gone_keeps_nothing(keeper, shelf, tmp_path) -> None:
+    put(shelf, tmp_path, "mine-x2")
+    line = Line(keeper, "cpu")
+    with line.theirs.dup() as end:
+        end.settimeout(5.0)
+        line.start()
+        end.sendall(json.dumps(question()).encode() + b"\n")
+        with end.makefile("rb") as lines:
+            assert json.loads(lines.readline())["files"]
+        assert shelf.store.in_use("mine-x2")
+    line._thread.join(5.0)
+    assert not shelf.store.in_use("mine-x2")
+
+
+def test_a_fetch_keeps_nobody_from_a_model_that_is_here(keeper, shelf, tmp_path, monkeypatch) -> None:
+    put(shelf, tmp_path, "mine-x4")
+    files, fetching, fetched = keeper_module.Readying.files, threading.Event(), threading.Event()
+
+    def slow(readying, finder):
+        if readying.model.name == "mine-x2":
+            fetching.set()
+            assert fetched.wait(10.0)
+        return files(readying, finder)
+
+    def load(name: str):
+        with closing(Uses()) as uses:
+            return keeper.answer(question(model=name), "cpu", uses)
+
+    monkeypatch.setattr(keeper_module.Readying, "files", slow)
+    with ThreadPoolExecutor(2) as threads:
+        missing = threads.submit(load, "mine-x2")
+        try:
+            assert fetching.wait(10.0)
+            assert threads.submit(load, "mine-x4").result(5.0)["files"]
+            assert not missing.done()
+        finally:
+            fetched.set()
+        assert missing.result(10.0)["files"]
+
+
+def test_weights_that_are_not_the_hosts_are_refused_with_both_digests(keeper, uses) -> None:
+    ours = keeper.answer(question(), "cpu", uses)["weights"]
     with pytest.raises(WeightsError, match=f"{ours[:12]}, the host has {'f' * 12}"):
-        keeper.answer(question(weights="f" * 64), "cpu")
+        keeper.answer(question(weights="f" * 64), "cpu", uses)
 
 
-def test_weights_that_are_not_here_are_named_and_not_waited_for(keeper, tmp_path) -> None:
+def test_weights_that_are_not_here_are_named_and_not_waited_for(keeper, uses, tmp_path) -> None:
     (tmp_path / "weights" / "mine-x2" / "weights.bin").unlink()
     with pytest.raises(WeightsError, match=r"weights\.bin"):
-        keeper.answer(question(), "cpu")
+        keeper.answer(question(), "cpu", uses)
 
 
-def test_a_parameter_that_could_name_a_file_is_refused(keeper) -> None:
+def test_a_parameter_that_could_name_a_file_is_refused(keeper, uses) -> None:
     for value in ("/etc/passwd", "../x", "harmless"):
         with pytest.raises(ParameterError, match="folder is not for hosts of other machines"):
-            keeper.answer(question(params={"folder": value}), "cpu")
-    assert keeper.answer(question(params={"folder": ""}), "cpu")["params"]["folder"] == ""
+            keeper.answer(question(params={"folder": value}), "cpu", uses)
+    assert keeper.answer(question(params={"folder": ""}), "cpu", uses)["params"]["folder"] == ""
 
 
-def test_choices_and_numbers_are_taken_and_checked(keeper) -> None:
-    params = keeper.answer(question(params={"chop": True, "mode": "slow"}), "cpu")["params"]
+def test_choices_and_numbers_are_taken_and_checked(keeper, uses) -> None:
+    params = keeper.answer(question(params={"chop": True, "mode": "slow"}), "cpu", uses)["params"]
     assert params == {"chop": True, "mode": "slow", "folder": ""}
     with pytest.raises(ParameterError):
-        keeper.answer(question(params={"mode": "/etc/passwd"}), "cpu")
+        keeper.answer(question(params={"mode": "/etc/passwd"}), "cpu", uses)
 
 
-def test_what_is_no_load_parameter_of_the_backend_is_passed_over(keeper) -> None:
-    assert keeper.answer(question(params={"strength": 0.5, "network": "/x"}), "cpu")["params"] == {
+def test_what_is_no_load_parameter_of_the_backend_is_passed_over(keeper, uses) -> None:
+    assert keeper.answer(question(params={"strength": 0.5, "network": "/x"}), "cpu", uses)["params"] == {
         "chop": False, "mode": "fast", "folder": "",
     }  # fmt: skip
 
@@ -104,17 +198,17 @@ def test_what_is_no_load_parameter_of_the_backend_is_passed_over(keeper) -> None
 @pytest.mark.parametrize(("device", "wanted", "got"), [
     ("cpu", "auto", "fp32"), ("cuda:0", "auto", "fp16"), ("cuda:0", "fp32", "fp32"), ("cpu", "fp16", "fp16"),
 ])  # fmt: skip
-def test_a_precision_that_is_left_to_the_box_is_the_one_of_its_device(keeper, device, wanted, got) -> None:
-    assert keeper.answer(question(precision=wanted), device)["precision"] == got
+def test_a_precision_that_is_left_to_the_box_is_the_one_of_its_device(keeper, uses, device, wanted, got) -> None:
+    assert keeper.answer(question(precision=wanted), device, uses)["precision"] == got
 
 
-def test_a_precision_that_the_backend_does_not_have_is_refused(keeper) -> None:
+def test_a_precision_that_the_backend_does_not_have_is_refused(keeper, uses) -> None:
     with pytest.raises(UsageError, match="does not compute in int4"):
-        keeper.answer(question(precision="int4"), "cpu")
+        keeper.answer(question(precision="int4"), "cpu", uses)
 
 
-def test_threads_that_are_named_are_taken(keeper) -> None:
-    assert keeper.answer(question(threads=3), "cpu")["threads"] == 3
+def test_threads_that_are_named_are_taken(keeper, uses) -> None:
+    assert keeper.answer(question(threads=3), "cpu", uses)["threads"] == 3
 
 
 # ---------------------------------------------------------------------------------------------- the line
@@ -127,7 +221,7 @@ class Double:
         self.asked: list[dict] = []
         self._answer = answer
 
-    def answer(self, asked: dict, _device: str) -> dict:
+    def answer(self, asked: dict, _device: str, _uses: Uses) -> dict:
         self.asked.append(asked)
         return self._answer()
 

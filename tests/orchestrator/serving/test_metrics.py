@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
 import socket
+import struct
+import threading
+import time
 import urllib.error
 import urllib.request
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,8 +21,11 @@ from box_kit import SERVE, until
 from PIL import Image
 
 from upx.errors import UsageError, WorkerStartError
-from upx.serving.metrics import METRICS, Figures, MetricsServer, page, parse_metrics
+from upx.serving.metrics import METRICS, MOST_CONNECTIONS, Figures, MetricsServer, page, parse_metrics
 from upx_protocol.messages import Pong
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 LINE = re.compile(r'^upx_[a-z_]+\{([a-z_]+="(\\.|[^"\\])*",?)+\} -?[0-9.e+]+$')
 PONG = Pong(1, queued=3, tiles_done=7, pixels_done=12_345_678, busy_s=4.5, age_s=9.0, device_name='a "GPU"')
@@ -102,6 +110,110 @@ def test_a_port_alone_is_the_loopbacks() -> None:
 def test_a_port_that_is_taken_is_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(WorkerStartError, match="cannot be served"):
         MetricsServer(taken.getsockname(), str)
+
+
+@pytest.fixture
+def server() -> Iterator[Callable[..., MetricsServer]]:
+    made: list[MetricsServer] = []
+
+    def start(text: Callable[[], str], host: str = "127.0.0.1") -> MetricsServer:
+        made.append(MetricsServer((host, 0), text))
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.close()
+    until(lambda: not answering())
+
+
+def answering() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if "process_request_thread" in each.name]
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_a_page_is_served_at_an_address_of_ipv6(server) -> None:
+    port = server(lambda: "six", "::1").port
+    with urllib.request.urlopen(f"http://[::1]:{port}/metrics", timeout=5) as answer:
+        assert answer.read() == b"six"
+    with pytest.raises(WorkerStartError, match=rf"served at \[::1\]:{port}"):
+        MetricsServer(("::1", port), str)
+
+
+def reset(connection: socket.socket) -> None:
+    """End it as one does who is killed: the other side's next word fails."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def test_who_goes_in_the_middle_of_a_page_leaves_no_traceback(server, capfd, caplog) -> None:
+    going, gone = threading.Event(), threading.Event()
+
+    def text() -> str:
+        going.set()
+        assert gone.wait(5.0)
+        return "x" * (1 << 20)
+
+    port = server(text).port
+    connection = socket.create_connection(("127.0.0.1", port))
+    connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+    assert going.wait(5.0)
+    reset(connection)
+    with caplog.at_level(logging.DEBUG, "upx.serve"):
+        gone.set()
+        until(lambda: "a request for figures has failed" in caplog.text)
+    assert [record.levelno for record in caplog.records] == [logging.DEBUG]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_page_that_cannot_be_made_is_a_fault_that_is_logged(server, caplog) -> None:
+    def text() -> str:
+        raise ValueError("no figures")
+
+    with pytest.raises(OSError, match="closed connection"):
+        get(server(text).port)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+def test_strangers_who_only_connect_get_few_threads_and_keep_nobody_from_the_page(server) -> None:
+    port = server(lambda: "figures").port
+    strangers = [socket.create_connection(("127.0.0.1", port)) for _ in range(3 * MOST_CONNECTIONS)]
+    try:
+        until(lambda: len(answering()) >= MOST_CONNECTIONS)
+        for _ in range(3):
+            assert get(port) == "figures"
+        assert len(answering()) <= MOST_CONNECTIONS
+    finally:
+        for each in strangers:
+            each.close()
+
+
+def test_more_requests_than_there_are_threads_wait_for_one_or_are_turned_away(server) -> None:
+    free = threading.Event()
+
+    def text() -> str:
+        assert free.wait(10.0)
+        return "figures"
+
+    port = server(text).port
+    asked = [socket.create_connection(("127.0.0.1", port)) for _ in range(MOST_CONNECTIONS + 2)]
+    for each in asked:
+        each.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+    until(lambda: len(answering()) == MOST_CONNECTIONS)
+    time.sleep(0.2)
+    assert len(answering()) == MOST_CONNECTIONS
+    free.set()
+    for each in asked:
+        each.close()
+    until(lambda: not answering())
+    assert get(port) == "figures"
 
 
 def test_a_box_serves_its_figures_and_nothing_else(serve) -> None:

@@ -8,7 +8,7 @@ import os
 import resource
 import shutil
 import socket
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +18,7 @@ from shelf_kit import MANUAL, add_backend, asset_text, make_shelf, url
 from upx.assets.obtain import Need
 from upx.errors import LicenceError, WeightsError
 from upx.locks import try_lock
-from upx.serving.keeper import Keeper
+from upx.serving.keeper import Keeper, Uses
 from upx.serving.taking import STALE_PART_S, Taking, TakingLine
 from upx_protocol.files import CHUNK
 
@@ -361,19 +361,19 @@ WANTED = [{"role": "weights", "name": "weights.bin", "sha256": SHA, "size": SIZE
 
 
 def test_what_is_missing_is_wanted_with_the_manifests_own_digest(shelf, tmp_path) -> None:
-    answer = keeper(shelf, tmp_path).answer(QUESTION, "cpu")
+    answer = keeper(shelf, tmp_path).answer(QUESTION, "cpu", Uses())
     assert answer["wanted"] == WANTED
     assert "weights.bin" in answer["message"]
 
 
 def test_what_cannot_be_fetched_is_wanted_too(tmp_path) -> None:
     add_backend(tmp_path, asset_text(CONTENT, url("http://127.0.0.1:9/w.bin")))
-    assert keeper(make_shelf(tmp_path), tmp_path, offline=False).answer(QUESTION, "cpu")["wanted"] == WANTED
+    assert keeper(make_shelf(tmp_path), tmp_path, offline=False).answer(QUESTION, "cpu", Uses())["wanted"] == WANTED
 
 
 def test_a_box_that_takes_nothing_names_the_way_to_make_it(shelf, tmp_path) -> None:
     with pytest.raises(WeightsError) as caught:
-        keeper(shelf, tmp_path, take=False).answer(QUESTION, "cpu")
+        keeper(shelf, tmp_path, take=False).answer(QUESTION, "cpu", Uses())
     assert "upx worker serve mine --take-files" in caught.value.hint
 
 
@@ -389,7 +389,7 @@ def test_a_box_that_takes_nothing_names_the_way_to_make_it(shelf, tmp_path) -> N
 def test_what_cannot_be_verified_is_never_wanted_and_the_reason_is_said(tmp_path, facts, why) -> None:
     add_backend(tmp_path, asset_text(CONTENT, MANUAL, **facts))
     with pytest.raises(WeightsError) as caught:
-        keeper(make_shelf(tmp_path), tmp_path).answer(QUESTION, "cpu")
+        keeper(make_shelf(tmp_path), tmp_path).answer(QUESTION, "cpu", Uses())
     assert why in caught.value.hint
 
 
@@ -399,7 +399,7 @@ def test_before_its_licence_is_accepted_on_the_box_nothing_is_wanted(tmp_path) -
     manifest = tmp_path / "data" / "backends" / "mine" / "backend.toml"
     manifest.write_text(manifest.read_text().replace('licence = { name = "MIT" }', more))
     with pytest.raises(LicenceError):
-        keeper(make_shelf(tmp_path), tmp_path).answer(QUESTION, "cpu")
+        keeper(make_shelf(tmp_path), tmp_path).answer(QUESTION, "cpu", Uses())
 
 
 def test_a_damaged_file_of_the_box_is_its_owners_to_mend(shelf, tmp_path, sender) -> None:
@@ -409,6 +409,5 @@ def test_a_damaged_file_of_the_box_is_its_owners_to_mend(shelf, tmp_path, sender
     blob.chmod(0o644)
     blob.write_bytes(bytes(SIZE))
     box = keeper(shelf, tmp_path)
-    with pytest.raises(WeightsError, match="differs from its sha256"):
-        box.answer(QUESTION, "cpu")
-    box.close()
+    with closing(Uses()) as uses, pytest.raises(WeightsError, match="differs from its sha256"):
+        box.answer(QUESTION, "cpu", uses)

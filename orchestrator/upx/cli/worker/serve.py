@@ -27,12 +27,20 @@ def serve(
     backend: Annotated[str, typer.Argument(metavar="BACKEND", help="Backend, alias or model, as upx backends lists.")],
     *,
     listen: Annotated[
-        str, typer.Option("--listen", metavar="ADDRESS", help="tcp://ADDRESS:PORT; 0.0.0.0 is every address.")
+        str,
+        typer.Option(
+            "--listen", metavar="ADDRESS", help=f"tcp://ADDRESS:PORT, {LISTEN} by default; 0.0.0.0 is every address."
+        ),
     ] = LISTEN,
     device: Annotated[
-        str, typer.Option("--device", "-d", metavar="DEVICE", help="auto, cpu, cuda:0,cuda:1, mps, or all GPUs.")
+        str, typer.Option("--device", "-d", metavar="DEVICE", help="auto, cpu, cuda:0,cuda:1, mps, or all: every GPU.")
     ] = "auto",
-    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="What hosts are told of it.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", metavar="NAME", help="What its log and its metrics call it; this machine's name by default."
+        ),
+    ] = None,
     accept_licence: LicenceFlag = False,
     offline: OfflineFlag = False,
     take_files: Annotated[
@@ -136,10 +144,12 @@ def _serve_metrics(text: str, server: BoxServer, settings: Settings, stack: Exit
 
 def _log(*, as_json: bool, verbose: bool) -> None:
     """A service's words go to standard error, with their time: nobody sits before it."""
-    from upx_protocol.logs import JsonLines
+    from upx_protocol.logs import JsonLines, Throttle
 
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(JsonLines() if as_json else logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    # Clients can cause some of them as often as they like.
+    lines.addFilter(Throttle())
     logger = logging.getLogger("upx")
     logger.handlers[:] = [lines]
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
