@@ -164,8 +164,10 @@ class Tracing:
         """A batch has its last answer: only now is it known when it was computed."""
         tracer, busy = flight.tracer, self._busy.get(flight.worker, 0.0)
         began = now if flight.began is None else flight.began
-        start = max(min(began, now - flight.seconds), flight.sent, busy)
-        end = max(start, min(start + flight.seconds, self._next_began(flight, now)))
+        # Its answer may come after the worker was seen at the next one.
+        ended = min(now, self._next_began(flight, now))
+        start = max(min(began, ended - flight.seconds), flight.sent, busy)
+        end = max(start, min(start + flight.seconds, ended))
         tracer.end(flight.wire, end=start, behind_s=round(max(0.0, busy - flight.sent), 6))
         inference = flight.inference or tracer.begin("inference", flight.row, flight.args, start=start)
         tracer.end(inference, start=start, end=end, seconds=round(flight.seconds, 6))
