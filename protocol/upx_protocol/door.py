@@ -66,6 +66,7 @@ class Door:
         # Connections that have spoken: those of each key, oldest first, and whose each is.
         self._homes: Dict[str, Dict[int, Peer]] = {}
         self._key_at: Dict[int, str] = {}
+        self._route_at: Dict[int, bytes] = {}
         self._gone: List[str] = []
         self._parting: Dict[str, float] = {}
         self._offences: Dict[str, int] = {}
@@ -145,11 +146,12 @@ class Door:
             return ""
         if key not in self.allowed or self._keeps_out(key):
             return ""
-        if self._key_at.get(fd) != key:
-            self._settle(key, fd)
+        # A new route is a new connection, also where its descriptor was that of one whose end was not told yet.
+        if self._key_at.get(fd) != key or self._route_at.get(fd) != frame.bytes:
+            self._settle(key, fd, frame.bytes)
         return key
 
-    def _settle(self, key: str, fd: int) -> None:
+    def _settle(self, key: str, fd: int, route: bytes) -> None:
         """A connection's first message: now it is known whose it is.
 
         One that is read after its connection has ended may name a stranger's, which then counts as one of this key's
@@ -158,7 +160,7 @@ class Door:
         peer = self._strangers.pop(fd) or peer_of(fd)
         self._forget(fd)
         homes = self._homes.setdefault(key, {})
-        homes[fd], self._key_at[fd] = peer, key
+        homes[fd], self._key_at[fd], self._route_at[fd] = peer, key, route
         if len(homes) > MAX_HOMES:
             oldest = next(iter(homes))
             shut(oldest, homes[oldest])
@@ -167,6 +169,7 @@ class Door:
 
     def _forget(self, fd: int) -> None:
         key = self._key_at.pop(fd, None)
+        self._route_at.pop(fd, None)
         if key is not None:
             del self._homes[key][fd]
             if not self._homes[key]:
@@ -270,6 +273,10 @@ class Door:
                 # A last word that was read after its connection had ended must not pass for this one's first.
                 self._forget(fd)
                 self._strangers.add(fd, peer)
+            return
+        home = self._homes.get(self._key_at.get(fd, ""), {}).get(fd)
+        if home is not None and home != NOWHERE and peer_of(fd) == home:
+            # The end of an earlier one: the descriptor is another's by now, who has spoken already.
             return
         self._forget(fd)
         left = self._strangers.pop(fd)

@@ -143,7 +143,7 @@ def test_who_breaks_the_rules_again_and_again_is_kept_out_and_the_others_are_not
     other = pair()
     box.allow(laptop=box.client, other=other)
     time.sleep(0.8)
-    with box.host(other) as served, box.host(box.client, timeout=1.0) as bad:
+    with box.host(other) as served, box.host(box.client) as bad:
         served.hello()
         bad.hello()
         for _ in range(MAX_OFFENCES - 1):
@@ -153,7 +153,7 @@ def test_who_breaks_the_rules_again_and_again_is_kept_out_and_the_others_are_not
         bad.send_raw([b"nonsense"])
         bad.send(Ping(2))
         with pytest.raises(TimeoutError):
-            bad.expect(Pong)
+            bad.expect(Pong, 1.0)
         with box.host(box.client, timeout=1.0) as again, pytest.raises(TimeoutError):
             again.hello()
         served.send(Ping(3))

@@ -73,8 +73,7 @@ class Supervisor(threading.Thread):
         self._gate = threading.Lock()
         self._shut = False
         self._error: UpxError | None = None
-        self._ticked = 0.0
-        self.io_seconds = 0.0
+        self._ticked = self.io_seconds = 0.0
         self._ending: tuple[bool, float] | None = None
         self._actions: dict[type, Callable[[Any], None]] = {
             StartWorker: self._start_worker, SendBatch: self._send_batch, SendCancel: self._send_cancel,
