@@ -102,7 +102,7 @@ class Conversation:
         features = (*self.shared.features, *self._sending.features, *self._parcels.features)
         self._channel.send(greeting.hello(self._plan, self._next(), features))
 
-    def send_batch(self, batch: Batch, request: Request, now: float, *, packed: bool) -> None:
+    def send_batch(self, batch: Batch, request: Request, now: float, *, packed: bool = False) -> None:
         """Send a batch; ProtocolError, TypeError or OverflowError where it cannot be put on the wire."""
         key, scale = (batch.id, batch.attempt), self.capabilities.scale if self.capabilities is not None else 0
         loan = self.shared.lend(key, request.arrays, scale=scale, out_dtype=request.out_dtype, now=now)
