@@ -17,12 +17,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-import threading
 import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -31,6 +28,7 @@ import zmq
 from _box import DEADLINE_S, RunningBox, client, trips
 from _cases import main
 from _figures import Figures
+from _recording import recorded
 from _targets import Done, Target
 
 from upx.config import Settings
@@ -38,13 +36,11 @@ from upx.remote.boxes import Box
 from upx.remote.keys import KeyRing, z85
 from upx.remote.visit import visit
 from upx_protocol.door import MAX_OFFENCES
-from upx_protocol.testing import FakeHost
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
-    from upx.workers.endpoints import ClientKeys
     from upx.workers.pool import WorkerPool
 
 CONNECTIONS, RANDOM_BYTES = 10_000, 100_000_000
@@ -126,7 +122,7 @@ class Round:
         with self._box as box, client(box, self._good) as pool:
             target = replace(self._target, port=box.port)
             if self._name == "replay":
-                target = replace(target, said=_recorded(box, KeyRing(self._good).client()).hex())
+                target = replace(target, said=recorded(box, KeyRing(self._good).client()).hex())
             if self._name == "impostor":
                 target = replace(target, server=box.keys.public("server"), home=str(self._bad.data_dir.parent))
             trips(pool, 0.3)
@@ -218,35 +214,6 @@ def _kept(box: RunningBox, held: int, open_before: int) -> str:
     if (more := box.resident - held) > MOST_GROWN:
         return f"the worker holds {more >> 20} MiB more"
     return ""
-
-
-def _recorded(box: RunningBox, keys: ClientKeys) -> bytes:
-    """All bytes that a client sends in a short session, caught on the way."""
-    said = bytearray()
-    with socket.create_server(("127.0.0.1", 0)) as way:
-
-        def carry() -> None:
-            theirs, _ = way.accept()
-            with theirs, socket.create_connection(("127.0.0.1", box.port)) as ours:
-                threading.Thread(target=_pump, args=(ours, theirs, bytearray()), daemon=True).start()
-                _pump(theirs, ours, said)
-
-        thread = threading.Thread(target=carry, daemon=True)
-        thread.start()
-        server = z85(box.keys.public("server"))
-        address = f"tcp://127.0.0.1:{way.getsockname()[1]}"
-        with FakeHost(address, curve=(server, keys.public, keys.secret)) as it:
-            it.hello()
-        thread.join(5)
-    return bytes(said)
-
-
-def _pump(source: socket.socket, target: socket.socket, copy: bytearray) -> None:
-    # Whoever hangs up first ends both directions.
-    with suppress(OSError):
-        while part := source.recv(65_536):
-            copy += part
-            target.sendall(part)
 
 
 FIGURES: dict[str, Figures] = {}
