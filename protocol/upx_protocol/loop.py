@@ -25,6 +25,7 @@ from upx_protocol.door import Door
 from upx_protocol.errors import ProtocolError
 from upx_protocol.inbox import BURST, Inbox
 from upx_protocol.lead import Lead
+from upx_protocol.limits import LINGER_MS, limit
 from upx_protocol.outbox import Outbox
 from upx_protocol.service import Service
 from upx_protocol.wake import ORPHANED, TERM
@@ -42,8 +43,8 @@ ENTRY_CHECK_S, ENTRY_WRITE_S = 2.0, 0.5
 #: A loop that was kept from running for longer than this was not listening, and silence in that time is nobody's.
 GAP_S = 1.0
 TERM_S = 3.0
-#: How long a leaving worker answers Hellos that were already under way, and waits for what it sent to go out.
-FAREWELL_S, LINGER_MS = 0.1, 1_000
+#: How long a leaving worker answers Hellos that were already under way.
+FAREWELL_S = 0.1
 MAX_LOG_BACKLOG = 256
 
 
@@ -80,12 +81,7 @@ class Loop(threading.Thread):
         """Bind the socket and write the registry entry; OSError or ZMQError when that cannot be."""
         options, router = self._options, self._router
         public = self._guard() if options.endpoint.startswith("tcp:") else ""
-        router.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        router.setsockopt(zmq.LINGER, LINGER_MS)
-        # Credit comes back when a result is handed to the connection: this bounds what a slow reader may hold.
-        router.setsockopt(zmq.SNDHWM, 16 if options.serves else 4 * options.credit_tiles + 16)
-        router.setsockopt(zmq.RCVHWM, 4 * options.credit_tiles + 16)
-        router.setsockopt(zmq.MAXMSGSIZE, options.max_bytes)
+        limit(router, options)
         if options.listen_fd >= 0:
             router.setsockopt(zmq.USE_FD, options.listen_fd)
         router.bind(options.endpoint)
