@@ -25,12 +25,14 @@ from upx_protocol.messages import (
     Upscale,
     Welcome,
 )
+from upx_protocol.pipe import create
 from upx_protocol.version import NEWEST, OLDEST, Version
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from upx_protocol.packing import Piece
+    from upx_protocol.pipe import Pipe
     from upx_protocol.ring import Memory
 
 
@@ -47,6 +49,8 @@ class FakeHost:
         self.timeout = timeout
         self.session = ""
         self.load_id = ""
+        #: Where ``share`` was asked for one, and the worker has opened it.
+        self.pipe: Optional[Pipe] = None
         #: What ``expect`` passed over, newest last.
         self.skipped: List[Received] = []
         self._numbers = 0
@@ -67,6 +71,9 @@ class FakeHost:
 
     def close(self) -> None:
         """Close the socket, without a goodbye."""
+        if self.pipe is not None:
+            self.pipe.close()
+            self.pipe = None
         self.socket.close()
         self._context.term()
 
@@ -126,18 +133,24 @@ class FakeHost:
         self.session = welcome.session
         return welcome
 
-    def share(self, size: int) -> Memory:
-        """Make a ring, offer it, and wait until it is mapped; AssertionError when it is refused."""
-        fd = ring.create(size)
+    def share(self, size: int, *, piped: bool = False) -> Memory:
+        """Make a ring, offer it, and wait until it is mapped; AssertionError when it is refused.
+
+        ``piped``: with pipes, of which ``pipe`` is this side from then on; what comes through it is not in ``receive``.
+        """
+        fd, (pipe, ends) = ring.create(size), create() if piped else (None, None)
         try:
             memory = ring.Memory(fd, size)
-            found = os.fstat(fd)
-            self.send(Ring(self.number(), os.getpid(), fd, found.st_dev, found.st_ino, size))
+            found, fields = os.fstat(fd), ends.fields() if ends is not None else {}
+            self.send(Ring(self.number(), os.getpid(), fd, found.st_dev, found.st_ino, size, **fields))
             mapped = self.expect(Mapped)
         finally:
             os.close(fd)
-        if not mapped.ok:
+            if ends is not None:
+                ends.close()
+        if not mapped.ok or mapped.pipes != piped:
             raise AssertionError(mapped)
+        self.pipe = pipe
         return memory
 
     def load(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, List, Optional, Tuple
+from collections import deque
+from typing import TYPE_CHECKING, Deque, List, Optional, Tuple
 
 import zmq
 
@@ -10,6 +11,9 @@ from upx_protocol.codec import MAX_PARTS, Bytes
 
 if TYPE_CHECKING:
     from upx_protocol.door import Door
+    from upx_protocol.pipes import Pipes
+
+Taken = Tuple[bytes, Optional[str], List[Bytes]]
 
 #: Messages taken in one go before the loop looks at anything else.
 BURST = 64
@@ -18,11 +22,39 @@ BURST = 64
 class Inbox:
     """For who holds the socket. ``door``: None on one machine, where a folder's permissions are the door."""
 
-    def __init__(self, router: zmq.Socket[bytes], door: Optional[Door]) -> None:
-        self._router, self._door = router, door
+    def __init__(self, router: zmq.Socket[bytes], door: Optional[Door], pipes: Pipes) -> None:
+        self._router, self._door, self._pipes = router, door, pipes
+        self._came: Deque[Taken] = deque()
 
-    def take(self) -> Optional[Tuple[bytes, Optional[str], List[Bytes]]]:
-        """(route, key, parts) of the next message; the key is None where its holder may not speak any more."""
+    @property
+    def came(self) -> bool:
+        """Whether something has come that was not taken."""
+        return bool(self._came)
+
+    def __bool__(self) -> bool:
+        """Whether something may be there that the socket knows nothing of."""
+        return bool(self._pipes or self._came)
+
+    def take(self) -> Optional[Taken]:
+        """(route, key, parts) of the next message; the key is None where its holder may not speak any more.
+
+        What a host put into its pipe before it sent a message through the socket comes before that.
+        """
+        came = self._came
+        if not came and self._pipes:
+            # Without a look at the socket, which takes as long as the whole pipe.
+            came.extend(self._pipes.take())
+        if came:
+            return came.popleft()
+        received = self._received()
+        if received is not None and self._pipes:
+            came.extend(self._pipes.take())
+            if came:
+                came.append(received)
+                return came.popleft()
+        return received
+
+    def _received(self) -> Optional[Taken]:
         # Asking first: an exception for every message costs more than the message.
         if not int(self._router.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             return None

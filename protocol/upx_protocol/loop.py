@@ -27,6 +27,7 @@ from upx_protocol.inbox import BURST, Inbox
 from upx_protocol.lead import Lead
 from upx_protocol.limits import LINGER_MS, limit
 from upx_protocol.outbox import Outbox
+from upx_protocol.pipes import Pipes
 from upx_protocol.service import Service
 from upx_protocol.wake import ORPHANED, TERM
 
@@ -60,10 +61,12 @@ class Loop(threading.Thread):
         self._lead = Lead(wake.ring)
         self._tasks: Deque[Task] = deque()
         self._bell = wake.reader.fileno()
+        self._poller = zmq.Poller()
+        self._pipes = Pipes(self._poller)
         near = options.endpoint.startswith("ipc:") and ring.supported()
         self._service = Service(
             options, now=time.monotonic(), pid=os.getpid(), memory=registry.resident_bytes,
-            attach=ring.attach if near else None,
+            attach=self._pipes.attach if near else None,
         )  # fmt: skip
         self._outcomes: Deque[Outcome] = deque()
         self._logged = 0
@@ -72,10 +75,10 @@ class Loop(threading.Thread):
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
         self._outbox = Outbox(
-            self._router, sent=self._service.sent, gone=self._gone, lives=self._service.lives, weigh=options.serves
-        )
+            self._router, sent=self._service.sent, gone=self._gone, lives=self._service.lives, weigh=options.serves,
+            pipe=self._pipes.send,
+        )  # fmt: skip
         self._door: Optional[Door] = None
-        self._poller = zmq.Poller()
 
     def bind(self) -> None:
         """Bind the socket and write the registry entry; OSError or ZMQError when that cannot be."""
@@ -85,7 +88,7 @@ class Loop(threading.Thread):
         if options.listen_fd >= 0:
             router.setsockopt(zmq.USE_FD, options.listen_fd)
         router.bind(options.endpoint)
-        self._inbox = Inbox(router, self._door)
+        self._inbox = Inbox(router, self._door, self._pipes)
         self._endpoint = router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._entry = registry.Entry(options, endpoint=self._endpoint, curve_public=public)
         self._entry.write(self._service.status)
@@ -167,11 +170,11 @@ class Loop(threading.Thread):
     def _turn(self, *, wait: bool = True) -> None:
         """Hear what has come, or comes within a moment, and do what follows."""
         patience = BUSY_POLL_MS if self._outbox else POLL_MS if self._door is None else self._door.patience_ms
-        ready = [what for what, _ in self._poller.poll(patience if wait else 0)]
+        ready = [what for what, _ in self._poller.poll(patience if wait and not self._inbox.came else 0)]
         if self._bell in ready:
             self._woken()
         self._watch_door()
-        if self._router in ready:
+        if self._router in ready or self._inbox:
             self._hear()
         now = time.monotonic()
         if self._outbox or now - self._heard > TEND_S or self._changed():
@@ -183,6 +186,7 @@ class Loop(threading.Thread):
         self._heard = now
         self._act(self._service.tick(now, unheard=unheard))
         self._outbox.flush()
+        self._pipes.keep(self._service.lives)
         if now - self._checked > ENTRY_CHECK_S:
             self._checked = now
             if not self._entry.present():
@@ -272,6 +276,7 @@ class Loop(threading.Thread):
             self._hear()
             self._outbox.flush()
         self._poller = zmq.Poller()
+        self._pipes.close()
         self._remove_socket()
         if self._door is not None:
             self._door.close()

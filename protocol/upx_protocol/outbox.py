@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Callable, Deque, Dict, Tuple
 import zmq
 
 from upx_protocol.codec import encode
+from upx_protocol.messages import TileDone
 
 if TYPE_CHECKING:
     from upx_protocol.actions import Send
+    from upx_protocol.arrays import Bytes
 
 log = logging.getLogger("upx.worker")
 
@@ -29,7 +31,7 @@ class Outbox:
     """For who holds the socket. ``sent`` hears of what went out, ``gone`` of hosts that are lost or do not read.
 
     ``lives``: whether a session is still there; nobody waits for the results of one that is not. ``weigh``: see
-    ``MOST_FLYING``.
+    ``MOST_FLYING``. ``pipe`` tells a session that a result lies in the ring, False where it cannot.
     """
 
     def __init__(
@@ -39,9 +41,11 @@ class Outbox:
         sent: Callable[[Send], None],
         gone: Callable[[bytes], None],
         lives: Callable[[str], bool],
+        pipe: Callable[[str, Bytes], bool],
         weigh: bool = False,
     ) -> None:
         self._router, self._sent, self._gone, self._lives, self._weigh = router, sent, gone, lives, weigh
+        self._pipe = pipe
         self._waiting: Dict[bytes, Deque[Send]] = {}
         self._stuck: Dict[bytes, float] = {}
         self._flying: Dict[bytes, Deque[Tuple[zmq.MessageTracker, int]]] = {}
@@ -68,6 +72,9 @@ class Outbox:
         if send.arrays and self._weigh and self._on_the_way(send.peer) > MOST_FLYING:
             return False
         parts = encode(send.message, session=send.session, arrays=send.arrays)
+        if type(send.message) is TileDone and not send.arrays and self._pipe(send.session, parts[0]):
+            self._sent(send)
+            return True
         try:
             self._router.send(send.peer, zmq.NOBLOCK | zmq.SNDMORE)
             for index, part in enumerate(parts):

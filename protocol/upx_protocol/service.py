@@ -27,7 +27,7 @@ from upx_protocol.actions import (
 )
 from upx_protocol.echoing import echo
 from upx_protocol.files import FILES
-from upx_protocol.mapping import map_ring
+from upx_protocol.mapping import Attach, map_ring
 from upx_protocol.messages import (
     Bye,
     Cancel,
@@ -59,7 +59,6 @@ from upx_protocol.work import Work
 if TYPE_CHECKING:
     from upx_protocol.codec import Received
     from upx_protocol.options import WorkerOptions
-    from upx_protocol.ring import Memory
 
 
 #: Bytes of results that may wait for one client of another machine when its next batch is begun.
@@ -85,7 +84,7 @@ class Service:
         pid: int = 0,
         token: Callable[[], str] = new_token,
         memory: Callable[[], int] = int,
-        attach: Optional[Callable[[Ring], Memory]] = None,
+        attach: Optional[Attach] = None,
     ) -> None:
         most = MOST_UNSENT if options.serves else 0
         self.sessions = Sessions(credit_tiles=options.credit_tiles, credit_bytes=options.credit_bytes, most_unsent=most)

@@ -10,7 +10,10 @@ from upx_protocol.fields import Message, flag, integer, many, text, wire
 
 @dataclass(frozen=True)
 class Ring(Message):
-    """Memory to be shared: descriptor ``fd`` of process ``pid``, ``size`` bytes; its identity on this machine."""
+    """Memory to be shared: descriptor ``fd`` of process ``pid``, ``size`` bytes; its identity on this machine.
+
+    ``reader`` and ``writer``: descriptors of the worker's ends of two pipes there, -1 where there are none.
+    """
 
     id: int = wire(integer)
     pid: int = wire(integer)
@@ -18,15 +21,20 @@ class Ring(Message):
     device: int = wire(integer)
     inode: int = wire(integer)
     size: int = wire(integer)
+    reader: int = wire(integer, -1)
+    reader_inode: int = wire(integer, 0)
+    writer: int = wire(integer, -1)
+    writer_inode: int = wire(integer, 0)
 
 
 @dataclass(frozen=True)
 class Mapped(Message):
-    """The answer to ``Ring``: whether its memory is shared from here on."""
+    """The answer to ``Ring``: whether its memory is shared from here on, and its pipes are open."""
 
     id: int = wire(integer)
     ok: bool = wire(flag, default=True)
     message: str = wire(text, "")
+    pipes: bool = wire(flag, default=False)
 
 
 @dataclass(frozen=True)

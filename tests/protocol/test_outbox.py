@@ -64,7 +64,7 @@ class Desk:
         self.router, self.sent, self.gone, self.ended = Router(), list[Send](), list[bytes](), set[str]()
         self.box = Outbox(
             cast("Any", self.router), sent=self.sent.append, gone=self.gone.append,
-            lives=lambda session: session not in self.ended, weigh=weigh,
+            lives=lambda session: session not in self.ended, weigh=weigh, pipe=lambda _session, _header: False,
         )  # fmt: skip
 
     def say(self, peer: bytes, number: int, *, session: str = "s", lossy: bool = False) -> None:

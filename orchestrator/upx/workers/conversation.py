@@ -98,6 +98,7 @@ class Conversation:
         self.phase, self._session, self._load_number = "greeting", "", -1
         self.deadline = now + (self._timeouts.far_hello if self._plan.place else self._timeouts.hello)
         self.shared.close()
+        self._channel.pipe = None
         self._sending.reset()
         features = (*self.shared.features, *self._sending.features, *self._parcels.features)
         self._channel.send(greeting.hello(self._plan, self._next(), features))
@@ -112,7 +113,7 @@ class Conversation:
             seeds=request.seeds, params=request.params, outs=loan.outs if loan else (), codec=codec,
         )  # fmt: skip
         try:
-            self._channel.send(message, session=self._session, arrays=arrays)
+            self._channel.send(message, session=self._session, arrays=arrays, in_ring=bool(loan))
         except BaseException:
             self.shared.ended(*key)
             raise
@@ -274,7 +275,7 @@ class Conversation:
         ]
 
     def _mapped(self, message: wire.Mapped, _now: float) -> list[Happening]:
-        self.shared.confirm(message)
+        self._channel.pipe = self.shared.confirm(message) or self._channel.pipe
         return []
 
     def _cancelled(self, message: wire.Cancelled, now: float) -> list[Happening]:

@@ -86,11 +86,16 @@ class HostRing:
         found = os.fstat(self._fd)
         return Ring(number, os.getpid(), self._fd, found.st_dev, found.st_ino, self._memory.size)
 
-    def confirm(self, number: int, *, ok: bool) -> None:
-        """The worker has mapped it, or never will. Nobody needs the descriptor any more."""
-        if number == self._offer and self._fd >= 0:
-            self.usable = ok
-            self.close()
+    def confirm(self, number: int, *, ok: bool) -> bool:
+        """The worker has mapped it, or never will; False where that was not the question.
+
+        Nobody needs the descriptor any more.
+        """
+        if number != self._offer or self._fd < 0:
+            return False
+        self.usable = ok
+        self.close()
+        return True
 
     def close(self) -> None:
         """Close the descriptor; the memory stays as long as somebody maps it."""

@@ -1,13 +1,16 @@
-"""What a conversation has to do with shared memory: offer a ring, lend it, and know which answers lie in it.
+"""What a conversation has to do with shared memory: offer a ring with its pipes, lend it, know which answers lie there.
 
 Without a ring every question has the answer of tiles that travel, so that nobody else has to ask whether there is one.
 """
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from upx.workers.ring import open_ring, say_inline
+from upx_protocol.pipe import create
 from upx_protocol.ring import COMPLAINT, SHM
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from upx.workers.ring import HostRing, Loan
     from upx_protocol import messages as wire
     from upx_protocol.arrays import Bytes
+    from upx_protocol.pipe import Ends, Pipe
 
 
 class Sharing:
@@ -26,6 +30,9 @@ class Sharing:
     def __init__(self, *, wanted: bool) -> None:
         self._wanted = wanted
         self.ring: HostRing | None = None
+        # The host's ends of the pipes and the worker's, until it has confirmed them or has not.
+        self._pipe: Pipe | None = None
+        self._ends: Ends | None = None
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -35,14 +42,23 @@ class Sharing:
     def begin(self, features: Sequence[str], number: int) -> wire.Ring | None:
         """A session has begun: the offer to make, if any."""
         self.ring = open_ring() if self._wanted and SHM in features else None
-        return self.ring.offer(number) if self.ring is not None else None
+        if self.ring is None:
+            return None
+        with contextlib.suppress(OSError):
+            self._pipe, self._ends = create()
+        return replace(self.ring.offer(number), **(self._ends.fields() if self._ends is not None else {}))
 
-    def confirm(self, message: wire.Mapped) -> None:
-        """The worker maps it, or says why not."""
-        if self.ring is not None:
-            self.ring.confirm(message.id, ok=message.ok)
-            if not message.ok:
-                say_inline(f"the worker cannot map the host's memory: {message.message}")
+    def confirm(self, message: wire.Mapped) -> Pipe | None:
+        """The worker maps it, or says why not. The pipe that is the caller's from here on, None where there is none."""
+        if self.ring is None or not self.ring.confirm(message.id, ok=message.ok):
+            return None
+        if not message.ok:
+            say_inline(f"the worker cannot map the host's memory: {message.message}")
+        pipe = self._pipe if message.ok and message.pipes else None
+        if pipe is not None:
+            self._pipe = None
+        self._close_pipes()
+        return pipe
 
     def lend(
         self, batch: tuple[int, int], arrays: Sequence[NDArray[Any]], *, scale: int, out_dtype: str, now: float
@@ -95,3 +111,10 @@ class Sharing:
         if self.ring is not None:
             self.ring.close()
         self.ring = None
+        self._close_pipes()
+
+    def _close_pipes(self) -> None:
+        for each in (self._pipe, self._ends):
+            if each is not None:
+                each.close()
+        self._pipe = self._ends = None

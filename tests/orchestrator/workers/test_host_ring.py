@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from test_host_death import host
 from worker_kit import QUICK, colour, enlarged, gone_within, noise, until
 
-from upx.workers import events
+from upx.workers import events, sharing
 from upx.workers import ring as rings
 from upx.workers.ring import HostRing, size_for
 from upx.workers.slots import Slots
@@ -419,6 +419,87 @@ def test_a_host_that_is_killed_leaves_nothing(settings) -> None:
     assert any(not maps_ring(pid) for _ in until(10, step=0.1))
     os.kill(pid, signal.SIGKILL)
     assert gone_within(pid, 2)
+
+
+# ------------------------------------------------------------------ the pipes beside it
+
+
+def channels(eyes) -> list:
+    return [link._channel for link in eyes.links()]
+
+
+def pipes(pid: int) -> int:
+    """Ends of pipes that a process holds."""
+    links = [Path(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]  # noqa: PTH208  it lists itself
+    return sum(link.is_fifo() for link in links if link.exists())
+
+
+def test_a_batch_in_the_ring_goes_and_comes_through_a_pipe(open_pool, plan, monkeypatch) -> None:
+    eyes = open_pool(plan)
+    eyes.pool.ready(30)
+    eyes.up(noise(1))
+    (channel,) = channels(eyes)
+    assert channel.pipe is not None
+    sent, heard = [], []
+    monkeypatch.setattr(channel._socket, "send", lambda *parts: sent.append(parts))
+    monkeypatch.setattr(channel.pipe, "receive", lambda whole=channel.pipe.receive: heard.append(whole()) or heard[-1])
+    for seed in range(5):
+        assert np.array_equal(eyes.up(noise(seed))[0], enlarged(noise(seed)))
+    assert sum(map(len, heard)) == 5
+    assert not any(b"Upscale" in bytes(part) for parts in sent for part in parts if isinstance(part, bytes))
+
+
+def test_once_a_pipe_is_full_batches_go_through_the_socket_in_order_and_answers_still_come(
+    open_pool, plan, monkeypatch
+) -> None:
+    eyes = open_pool(plan)
+    eyes.pool.ready(30)
+    eyes.up(noise(1))
+    (channel,) = channels(eyes)
+    asked = []
+    monkeypatch.setattr(channel.pipe, "send", lambda header: asked.append(header) and False)
+    for seed in range(5):
+        assert np.array_equal(eyes.up(noise(seed))[0], enlarged(noise(seed)))
+    assert len(asked) == 1, "each generation has to come after the one before"
+    assert channel.pipe is not None
+    assert uses_ring(eyes)
+
+
+def test_a_pipe_that_ends_is_closed_and_the_socket_serves_on(open_pool, plan) -> None:
+    eyes = open_pool(plan)
+    eyes.pool.ready(30)
+    eyes.up(noise(1))
+    (channel,) = channels(eyes)
+    os.write(channel.pipe._writer, b"\xff\xff")
+    assert any(channel.pipe is None for _ in until(5))
+    assert np.array_equal(eyes.up(noise(2))[0], enlarged(noise(2)))
+    assert uses_ring(eyes)
+
+
+def test_pipes_end_with_their_workers_and_pools(open_pool, plan) -> None:
+    gc.collect()
+    before, held = pipes(os.getpid()), []
+    eyes = open_pool(plan, timeouts=replace(QUICK, deaths=50))
+    for number in range(4):
+        assert np.array_equal(eyes.up(noise(number))[0], enlarged(noise(number)))
+        assert any(channel is not None and channel.pipe is not None for channel in channels(eyes))
+        assert pipes(eyes.pids()[0]) >= 2
+        held.append(pipes(os.getpid()))
+        os.kill(eyes.pids()[0], signal.SIGKILL)
+    assert len(set(held)) == 1, "the same number with each worker"
+    eyes.pool.close()
+    assert pipes(os.getpid()) == before
+
+
+def test_pipes_that_cannot_be_had_are_no_hindrance(open_pool, plan, monkeypatch) -> None:
+    def refuse():
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(sharing, "create", refuse)
+    eyes = open_pool(plan)
+    assert np.array_equal(eyes.up(noise(1))[0], enlarged(noise(1)))
+    assert uses_ring(eyes)
+    assert channels(eyes)[0].pipe is None
 
 
 def test_a_buffer_that_was_never_lent_is_passed_over(open_pool, plan) -> None:
