@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from upx.config import Settings
     from upx.routes import Route
     from upx.specs import BackendSpec
+    from upx.venvs.inventory import Pruned
     from upx.venvs.venv import Repair, Venv
     from upx.workers.plan import Timeouts
 
@@ -114,6 +115,19 @@ class Host:
         spec = self._buildable(name)
         offline = offline or self.settings.offline
         return self.envs.repair(spec.env, flavour=flavour, offline=offline, on_progress=self.on_event)
+
+    def prune(self, *, unused: bool = False) -> tuple[Pruned, dict[Path, int]]:
+        """Remove environments, and copies of workers' code, that nobody needs; the second with their bytes.
+
+        ``unused``: whole ones too, unless a worker uses them.
+        """
+        from upx.workers.stage import digest, prune_stages
+
+        wanted = [] if unused else self.catalog.backends()
+        # Weights alone have no code.
+        keep = frozenset(digest(spec.folder, spec.module) for spec in wanted if spec.kind != "weights")
+        done = self.envs.prune(self.catalog.envs(), unused=unused)
+        return done, prune_stages(self.settings, keep=keep)
 
     def close(self) -> None:
         """End every session: tied workers end, detached ones stay."""

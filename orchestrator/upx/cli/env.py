@@ -41,13 +41,13 @@ def prune(
     json: JsonFlag = False,
     verbose: VerboseFlag = False,
 ) -> int:
-    """Remove environments that are half-built or replaced, and say what that freed."""
+    """Remove environments that are half-built or replaced, and old copies of workers' code; say what that freed."""
     from upx.cli._results import Pruned
 
     with _host.make_host() as host:
-        done = host.envs.prune(host.catalog.envs(), unused=unused)
+        done, stages = host.prune(unused=unused)
     removed, kept = (tuple(each.folder for each in records) for records in (done.removed, done.in_use))
-    Console(as_json=json, verbose=verbose).results(Pruned(removed, kept, done.freed))
+    Console(as_json=json, verbose=verbose).results(Pruned((*removed, *stages), kept, done.freed + sum(stages.values())))
     return 0
 
 

@@ -43,12 +43,7 @@ def stage(backend_folder: Path, module_package: str, settings: Settings) -> Stag
     ``module_package``: the dotted name of the package that the folder becomes, e.g. "upx_backends.span".
     ManifestError for a folder that cannot be read, WorkerStartError where the stage cannot be written.
     """
-    try:
-        files = _collect(backend_folder, module_package)
-    except OSError as error:
-        raise ManifestError(
-            f"the backend's folder cannot be read: {error}", hint=f"check {backend_folder} and its permissions"
-        ) from error
+    files = _collected(backend_folder, module_package)
     digest = _digest(files)
     folder = settings.stage_dir / digest[:16]
     if not (folder / LOCK).is_file():
@@ -59,6 +54,20 @@ def stage(backend_folder: Path, module_package: str, settings: Settings) -> Stag
                 f"the worker's code cannot be staged: {error}", hint=f"check space and permissions of {folder.parent}"
             ) from error
     return Stage(folder, digest)
+
+
+def digest(backend_folder: Path, module_package: str) -> str:
+    """That of the stage that a backend would have now; ManifestError for a folder that cannot be read."""
+    return _digest(_collected(backend_folder, module_package))
+
+
+def _collected(backend_folder: Path, module_package: str) -> dict[str, bytes]:
+    try:
+        return _collect(backend_folder, module_package)
+    except OSError as error:
+        raise ManifestError(
+            f"the backend's folder cannot be read: {error}", hint=f"check {backend_folder} and its permissions"
+        ) from error
 
 
 def _collect(backend_folder: Path, module_package: str) -> dict[str, bytes]:
@@ -124,17 +133,19 @@ def hold(folder: Path) -> int:
     return -1
 
 
-def prune_stages(settings: Settings, *, keep: frozenset[str] = frozenset()) -> list[Path]:
-    """Remove every stage that no worker holds, but for the digests in ``keep``; returns what was removed."""
-    removed: list[Path] = []
+def prune_stages(settings: Settings, *, keep: frozenset[str] = frozenset()) -> dict[Path, int]:
+    """Remove every stage that no worker holds, but for the digests in ``keep``; what was removed, and its bytes."""
+    removed: dict[Path, int] = {}
     if not settings.stage_dir.is_dir():
         return removed
     kept = {digest[:16] for digest in keep}
     for folder in sorted(settings.stage_dir.iterdir()):
         if folder.suffix == ".part":
             _remove_leftover(folder)
-        elif folder.name not in kept and _remove(folder):
-            removed.append(folder)
+        elif folder.name not in kept:
+            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            if _remove(folder):
+                removed[folder] = size
     return removed
 
 

@@ -103,17 +103,18 @@ def test_environments_are_listed(upx, host) -> None:
 def test_prune_says_what_went_and_what_is_in_use(upx, host, monkeypatch) -> None:
     asked = []
 
-    def prune(specs, *, unused):
-        asked.append((len(specs), unused))
-        return Pruned((env_record(),), (env_record("tiny"),), 5 << 20)
+    def prune(*, unused):
+        asked.append(unused)
+        return Pruned((env_record(),), (env_record("tiny"),), 5 << 20), {Path("/stages/0123"): 1 << 20}
 
-    monkeypatch.setattr(host.envs, "prune", prune, raising=False)
+    monkeypatch.setattr(host, "prune", prune, raising=False)
     ended = upx("env", "prune", "--unused")
-    assert asked == [(2, True)]
+    assert asked == [True]
     assert ended.lines == [
         "removed /venvs/span-0123456789ab",
+        "removed /stages/0123",
         "in use, kept /venvs/tiny-0123456789ab",
-        "5 MiB freed",
+        "6 MiB freed",
     ]
 
 

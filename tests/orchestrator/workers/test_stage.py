@@ -14,6 +14,7 @@ from worker_kit import NEAREST
 
 import upx_protocol
 from upx.errors import ManifestError
+from upx.host import Host
 from upx.workers import stage as stages
 from upx.workers.stage import prune_stages, stage
 
@@ -86,13 +87,26 @@ def test_a_folder_that_is_not_there_is_the_manifests_fault(settings, tmp_path) -
 def test_a_stage_that_a_worker_holds_is_not_pruned(settings) -> None:
     made = stage(NEAREST, "upx_backends.nearest", settings)
     held = stages.hold(made.folder)
-    assert prune_stages(settings) == []
+    assert prune_stages(settings) == {}
     os.close(held)
-    assert prune_stages(settings, keep=frozenset({made.digest})) == []
-    assert prune_stages(settings) == [made.folder]
+    assert stages.digest(NEAREST, "upx_backends.nearest") == made.digest
+    assert prune_stages(settings, keep=frozenset({made.digest})) == {}
+    size = sum(path.stat().st_size for path in made.folder.rglob("*") if path.is_file())
+    assert prune_stages(settings) == {made.folder: size}
     assert not made.folder.exists()
     assert stages.hold(made.folder) == -1
     assert stage(NEAREST, "upx_backends.nearest", settings) == made
+
+
+def test_a_prune_removes_old_code_and_leaves_what_backends_run_now(settings, tmp_path) -> None:
+    now, folder = stage(NEAREST, "upx_backends.nearest", settings), tmp_path / "older"
+    shutil.copytree(NEAREST, folder)
+    (folder / "worker.py").write_text("# as it was")
+    old = stage(folder, "upx_backends.nearest", settings)
+    with Host(settings) as host:
+        assert list(host.prune()[1]) == [old.folder]
+        assert now.folder.exists()
+        assert list(host.prune(unused=True)[1]) == [now.folder]
 
 
 def test_what_a_killed_command_left_is_removed_once_it_is_old(settings) -> None:
@@ -108,6 +122,6 @@ def test_what_a_killed_command_left_is_removed_once_it_is_old(settings) -> None:
 def test_a_worker_holds_its_stage(open_pool, plan, settings) -> None:
     eyes = open_pool(plan)
     eyes.pool.ready(30)
-    assert prune_stages(settings) == []
+    assert prune_stages(settings) == {}
     eyes.pool.close()
-    assert prune_stages(settings) == [plan.stage]
+    assert list(prune_stages(settings)) == [plan.stage]
