@@ -110,8 +110,8 @@ class Draft:
         if head is not None and head.batch.alone:
             suspects, head = [head], None
         if unclear and sent:
-            accused = [item.batch for item in sent if item.started is not None] or [sent[0].batch]
-            self.note(accused={**self.state.accused, worker: tuple(accused)})
+            accused = tuple(item for item in sent if item.started is not None) or (sent[0],)
+            self.note(accused={**self.state.accused, worker: accused})
         for item in suspects:
             self._suspect(worker, item.batch)
         if head is not None:
@@ -119,15 +119,23 @@ class Draft:
         self.requeue(worker, [item.batch for item in sent if item not in suspects and item is not head])
 
     def accuse(self, worker: int) -> None:
-        """A worker did die: suspect what it computed then, wherever that is by now."""
+        """A worker did die: suspect what it computed then, wherever that is by now.
+
+        Of what it is not known to have begun, what waits is tried with nothing beside it before it is blamed, as in
+        ``lose``; what another has by now shows there what it does.
+        """
         for known in self.state.accused.get(worker, ()):
-            waiting = [batch for batch in self.queue if batch.id == known.id]
+            begun = known.started is not None or known.batch.alone
+            waiting = [batch for batch in self.queue if batch.id == known.batch.id]
             for batch in waiting:
                 self.queue.remove(batch)
-                self._suspect(worker, batch)
-            for other in list(self.workers.values()):
+                if begun:
+                    self._suspect(worker, batch)
+                else:
+                    self.requeue(worker, [batch], alone=True)
+            for other in list(self.workers.values()) if begun else ():
                 for sent in other.sent:
-                    if sent.batch.id == known.id:
+                    if sent.batch.id == known.batch.id:
                         self.put(other.id, sent, sent._replace(batch=sent.batch._replace(kills=sent.batch.kills + 1)))
 
     def _suspect(self, worker: int, batch: Batch) -> None:

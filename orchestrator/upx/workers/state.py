@@ -106,7 +106,8 @@ class State(NamedTuple):
 
     ``failures``: starts or deaths in a row without one tile done; ``seen``: pixels of a batch to the latest
     seconds that such a one took. ``varied``: workers are of several machines, and where one cannot be had another may.
-    ``accused``: what a worker far away computed when its link ended, while nobody knows whether it died of that.
+    ``accused``: what a worker far away computed, or had first, when its link ended, while nobody knows whether it died
+    of that.
     """
 
     limit: int = 1
@@ -121,4 +122,4 @@ class State(NamedTuple):
     ticked: float = 0.0
     seen: Mapping[int, tuple[float, ...]] = MappingProxyType({})
     varied: bool = False
-    accused: Mapping[int, tuple[Batch, ...]] = MappingProxyType({})
+    accused: Mapping[int, tuple[Sent, ...]] = MappingProxyType({})

@@ -401,6 +401,48 @@ def test_what_is_accused_while_another_computes_it_is_suspected_there() -> None:
     assert [each.batch.kills for each in play.state.workers[1 - first].sent if each.batch.id == 1] == [1]
 
 
+def test_what_is_not_known_to_have_begun_far_away_is_tried_alone_before_it_is_blamed() -> None:
+    play = Play(varied=True)
+    play.submit(1)
+    play.submit(2)
+    play.say(hap.Serving, 0, 8, 1000, True)
+    again = sent(far_death(play, 0, died=True))
+    assert [tiles for _, _, tiles in again] == [(1,)], "it is tried with nothing beside it"
+    assert [each.batch.kills for each in play.state.workers[1].sent] == [0]
+    # As on this machine: three deaths, where no report of a start comes.
+    assert of(far_death(play, 1, died=True), act.FailTile) == []
+    assert [each.batch.kills for each in play.state.workers[2].sent] == [1]
+    assert [(a.tile, a.cause) for a in of(far_death(play, 2, died=True), act.FailTile)] == [(1, "poison")]
+
+
+def test_a_tile_that_waits_at_a_worker_whenever_another_hosts_tile_ends_it_is_answered() -> None:
+    play = Play(varied=True)
+    play.submit(1)
+    play.say(hap.Serving, 0, 8, 1000, True)
+    failed = [action for worker in (0, 1) for action in of(far_death(play, worker, died=True), act.FailTile)]
+    assert failed == []
+    (item,) = play.state.workers[2].sent
+    done = play.say(hap.TileDone, 2, item.batch.id, item.batch.attempt, 0, "x")
+    assert of(done, act.Deliver) == [act.Deliver(1, "x")]
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["waits there", "is computed there"])
+def test_what_was_not_known_to_have_begun_and_is_elsewhere_by_now_stays_there_blameless(*, begun: bool) -> None:
+    play = Play(limit=2, varied=True)
+    play.submit(1)
+    play.submit(2)
+    play.say(hap.Serving, 0, 8, 1000, True)
+    play.say(hap.Serving, 1, 8, 1000, True)
+    first = next(worker.id for worker in play.state.workers.values() if worker.sent[0].batch.id == 1)
+    play.say(hap.Died, first, "the link", False, True)
+    if begun:
+        play.say(hap.BatchStarted, 1 - first, 1, 1)
+    actions = play.say(hap.Explained, first, True)
+    assert actions == []
+    (there,) = [each.batch for each in play.state.workers[1 - first].sent if each.batch.id == 1]
+    assert (there.kills, there.alone) == (0, False)
+
+
 def test_where_one_machine_cannot_serve_another_is_tried_before_anybody_gives_up() -> None:
     play = Play(limit=2, varied=True)
     play.submit(1)
@@ -532,8 +574,8 @@ class World(RuleBasedStateMachine):
         self.alive.discard(worker)
         self.say(hap.Died, worker, "the link", False, True)
         if explained:
-            for batch in self.play.state.accused.get(worker, ()) if died else ():
-                for tile in batch.open:
+            for item in self.play.state.accused.get(worker, ()) if died else ():
+                for tile in item.batch.open if item.started is not None or item.batch.alone else ():
                     self.blamed[tile] = self.blamed.get(tile, 0) + 1
             self.say(hap.Explained, worker, died)
 
