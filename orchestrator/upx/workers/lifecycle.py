@@ -112,9 +112,12 @@ def _tile_done(draft: Draft, it: TileDone) -> None:
     if not batch.open:
         # Quicker than anybody looked whether it was begun: no longer than since it was sent.
         began = sent.at if sent.started is None else sent.started
-        took = (*draft.state.seen.get(batch.pixels, ()), draft.now - began)
-        others = [(pixels, each) for pixels, each in draft.state.seen.items() if pixels != batch.pixels]
-        draft.note(seen=dict([*others[1 - SIZES :], (batch.pixels, took[-REMEMBERED:])]))
+        seen = dict(draft.state.seen)
+        took = (*seen.pop(batch.pixels, ()), draft.now - began)
+        seen[batch.pixels] = took[-REMEMBERED:]
+        if len(seen) > SIZES:
+            del seen[next(iter(seen))]
+        draft.note(seen=seen)
 
 
 def _answered_elsewhere(draft: Draft, worker: int, twin: Sent, batch: Batch) -> None:

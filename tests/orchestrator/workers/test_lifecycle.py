@@ -477,6 +477,18 @@ def test_only_the_sizes_of_late_are_remembered() -> None:
     assert 100 + 199 % 150 in play.state.seen
 
 
+def test_a_size_that_is_seen_again_is_one_of_late() -> None:
+    play = Play()
+    play.say(hap.Wanted)
+    play.serving()
+    for number, pixels in enumerate([*range(64), 0, 64], start=1):
+        play.say(hap.Submitted, 1, (number,), 10, pixels)
+        play.say(hap.TileDone, 0, number, 0, 0, "x")
+        play.say(hap.Credited, 0, 1, 10)
+    assert list(play.state.seen) == [*range(2, 64), 0, 64]
+    assert len(play.state.seen[0]) == 2
+
+
 class World(RuleBasedStateMachine):
     """Hosts, workers and the kernel at their worst; the promises stand in ``invariant`` and ``teardown``."""
 
