@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from upx.workers import pacing
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from upx.workers.draft import Draft
     from upx.workers.state import Batch, Sent, Worker
 
@@ -17,14 +19,16 @@ LATE_S, LATE_UNSEEN_S = 1.0, 10.0
 WORTH = 0.75
 
 
-def worth(draft: Draft, idle: Worker) -> Sent | None:
-    """The batch of another that gains most by a copy: one link, or both, may be slow."""
+def worth(draft: Draft, idle: Worker, computed: Mapping[int, int]) -> Sent | None:
+    """The batch of another that gains most by a copy: one link, or both, may be slow.
+
+    ``computed``: how many workers have a batch of that id, and are to answer it.
+    """
     found = [
         (_gain(draft, idle, other, index), sent)
         for other in draft.workers.values()
         for index, sent in enumerate(other.sent)
-        if (other.far or idle.far) and not sent.dropped and not sent.batch.alone
-        and not draft.twins(other.id, sent.batch.id)
+        if (other.far or idle.far) and not sent.dropped and not sent.batch.alone and computed[sent.batch.id] == 1
     ]  # fmt: skip
     gain, slow = max(found, key=lambda each: each[0], default=(0.0, None))
     return slow if gain > 0 else None

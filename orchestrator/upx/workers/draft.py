@@ -5,6 +5,7 @@ Pure as ``lifecycle`` is: a draft is born from a state, changed, and frozen into
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -212,10 +213,16 @@ class Draft:
 
     def _hedge(self) -> None:
         """Nothing waits: who is idle computes once more what another will not have done for long; the faster counts."""
-        for worker in list(self.workers.values()):
-            slow = None if worker.sent else copies.worth(self, worker)
+        idle = [worker for worker in self.workers.values() if not worker.sent and self._is_there(worker)]
+        if not idle:
+            return
+        everywhere = (sent for worker in self.workers.values() for sent in worker.sent)
+        computed = Counter(sent.batch.id for sent in everywhere if not sent.dropped)
+        for worker in idle:
+            slow = copies.worth(self, worker, computed)
             if slow is not None and self._takes(worker, slow.batch):
                 self._send(worker, slow.batch)
+                computed[slow.batch.id] += 1
 
     def _has_room(self) -> bool:
         return any(worker.phase == "serving" and len(worker.sent) < worker.depth for worker in self.workers.values())
@@ -227,8 +234,11 @@ class Draft:
         # Nothing is known of a worker's pace before its second result: until then it counts as quick.
         return min(fitting, key=lambda worker: (pacing.wait(worker, batch, self.now), len(worker.sent)), default=None)
 
+    def _is_there(self, worker: Worker) -> bool:
+        return worker.phase == "serving" and self.now >= worker.rests
+
     def _takes(self, worker: Worker, batch: Batch) -> bool:
-        if worker.phase != "serving" or self.now < worker.rests:
+        if not self._is_there(worker):
             return False
         if batch.alone and worker.sent:
             return False

@@ -33,7 +33,8 @@ def learned(worker: Worker, sent: Sent, now: float, result: Shape) -> Worker:
     took, pixels = now - sent.at, max(1, sent.batch.pixels)
     if sent.at < worker.finished:
         pace = (now - worker.finished) / pixels
-        worker = worker._replace(paces=(*worker.paces, pace)[-KEPT:])
+        paces = (*worker.paces, pace)[-KEPT:]
+        worker = worker._replace(paces=paces, pace=fmean(paces))
         worker = packing.judged(worker, pace, result, packed=sent.packed)
     # One that found nobody before it measures anew; a larger one cannot be compared.
     fresh = not sent.ahead or pixels != worker.trip_pixels
@@ -43,14 +44,14 @@ def learned(worker: Worker, sent: Sent, now: float, result: Shape) -> Worker:
 
 def _depth(worker: Worker, pixels: int) -> int:
     """Batches of that size that a worker should have: what the way holds, and two."""
-    one = max(fmean(worker.paces) * pixels, 1e-6)
+    one = max(worker.pace * pixels, 1e-6)
     more = math.ceil(min(GAIN * _way(worker) / one, DEEPEST) - SLACK)
     return min(DEPTH + max(0, more), worker.depth + GROWTH, DEEPEST)
 
 
 def _way(worker: Worker) -> float:
     """Seconds of a trip that are not the batch's own."""
-    return max(0.0, worker.trip - fmean(worker.paces) * worker.trip_pixels)
+    return max(0.0, worker.trip - worker.pace * worker.trip_pixels)
 
 
 def wait(worker: Worker, batch: Batch, now: float) -> float:
@@ -58,7 +59,7 @@ def wait(worker: Worker, batch: Batch, now: float) -> float:
     if not worker.paces:
         return 0.0
     before = _end(worker, len(worker.sent)) - now if worker.sent else 0.0
-    return max(_way(worker), before) + fmean(worker.paces) * batch.pixels
+    return max(_way(worker), before) + worker.pace * batch.pixels
 
 
 def left(worker: Worker, index: int, now: float) -> float:
@@ -69,4 +70,4 @@ def left(worker: Worker, index: int, now: float) -> float:
 def _end(worker: Worker, count: int) -> float:
     """When the first so many of a worker's batches should be done."""
     begun = max(worker.finished, worker.sent[0].at + _way(worker))
-    return begun + fmean(worker.paces) * sum(sent.batch.pixels for sent in worker.sent[:count])
+    return begun + worker.pace * sum(sent.batch.pixels for sent in worker.sent[:count])

@@ -69,8 +69,8 @@ class Worker(NamedTuple):
 
     ``unanswered``: pings since the last answer; ``progress``: when work was last seen to advance; ``hosts``: how
     many have a session; ``rests``: no batch is given before that time. ``far``: on another machine; ``depth``: batches
-    that it is given at a time; ``finished``: when one last ended; ``paces`` and ``trip``, of a batch of so many
-    ``trip_pixels``: as ``pacing`` measures them; ``packed`` and ``trial``: as ``packing`` decides.
+    that it is given at a time; ``finished``: when one last ended; ``paces``, their mean ``pace``, and ``trip``, of a
+    batch of so many ``trip_pixels``: as ``pacing`` measures them; ``packed`` and ``trial``: as ``packing`` decides.
     """
 
     id: int
@@ -90,6 +90,7 @@ class Worker(NamedTuple):
     depth: int = DEPTH
     finished: float = 0.0
     paces: tuple[float, ...] = ()
+    pace: float = 0.0
     trip: float = 0.0
     trip_pixels: int = 0
     packed: bool = False

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from upx.workers import actions as act
+from upx.workers import copies
 from upx.workers import happenings as hap
 from upx.workers.deadlines import PAUSE_S, busy_deadline
 from upx.workers.lifecycle import step
@@ -334,6 +335,38 @@ def test_the_first_answer_to_a_batch_and_its_copy_counts() -> None:
     assert of(play.say(hap.TileDone, 0, 2, 0, 0, "slow"), act.Deliver) == []
     play.say(hap.BatchCancelled, 0, 2, 0)
     assert play.state.workers[0].sent == ()
+
+
+def test_workers_that_have_nothing_to_do_copy_a_batch_once() -> None:
+    play = Play(limit=3, varied=True)
+    for tile in (1, 2, 3):
+        play.submit(tile)
+    for worker in range(3):
+        play.say(hap.Serving, worker, 8, 1000, True)
+    for worker, batch in ((0, 2), (1, 3)):
+        play.say(hap.TileDone, worker, batch, 0, 0, "x")
+    play.say(hap.BatchStarted, 0, 1, 0)
+    # Both are idle, and find it late with the same happening.
+    play.state = play.state._replace(timeouts=replace(TIMES, busy=60.0))
+    play.now += 1.5
+    assert [copy[0] for copy in sent(play.say(hap.Tick))] == [1]
+
+
+def test_nothing_is_weighed_for_a_worker_that_could_take_nothing(monkeypatch) -> None:
+    def worth(*_: object) -> None:
+        raise AssertionError("the sents of all workers were looked through")
+
+    monkeypatch.setattr(copies, "worth", worth)
+    play = Play(limit=3, varied=True)
+    for tile in (1, 2, 3):
+        play.submit(tile)
+    play.say(hap.Serving, 0, 8, 1000, True)
+    assert play.state.queue != ()
+    play.say(hap.Credited, 0, 3, 30)
+    play.say(hap.TileDone, 0, 1, 0, 0, "x")
+    assert play.state.queue == ()
+    assert [worker.phase for worker in play.state.workers.values()] == ["serving", "starting", "starting"]
+    play.tick(1.0)
 
 
 def test_what_has_a_copy_elsewhere_is_not_requeued() -> None:

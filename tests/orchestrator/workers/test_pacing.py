@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -127,6 +128,13 @@ def test_a_slow_first_batch_is_forgotten() -> None:
     world = World(Machine(0.002, 0.05, stalls={1: 5.0}))
     world.run(50)
     assert world.state.workers[0].depth == 2
+
+
+def test_a_workers_pace_is_the_mean_of_its_last_ones() -> None:
+    world = World(Machine(0.02, 0.05, stalls={5: 0.5}))
+    world.run(8)
+    (worker,) = world.state.workers.values()
+    assert worker.pace == fmean(worker.paces)
 
 
 def test_a_longer_way_is_learned_with_the_next_job() -> None:
