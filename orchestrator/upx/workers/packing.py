@@ -24,13 +24,14 @@ BETTER = 0.95
 class Trial(NamedTuple):
     """What is known of the two ways. ``paces`` of the present one; ``raw``, ``packed``: seconds a pixel, 0: not yet.
 
-    ``results``: of the present way.
+    ``results``: of the present way. ``sure``: raw was measured before packed and after.
     """
 
     paces: tuple[float, ...] = ()
     raw: float = 0.0
     packed: float = 0.0
     results: int = 0
+    sure: bool = False
 
 
 class Shape(NamedTuple):
@@ -55,10 +56,15 @@ def judged(worker: Worker, pace: float, result: Shape, *, packed: bool) -> Worke
         return worker._replace(trial=trial)
     mean = fmean(paces)
     trial = trial._replace(packed=mean) if packed else trial._replace(raw=mean)
-    changes = _is_worse(trial) or trial.results > AGAIN if packed else _is_worth_it(trial, result)
+    if packed:
+        # A link's first results are its slowest: whatever came after them would look quicker.
+        changes = _is_worse(trial) or trial.results > (AGAIN if trial.sure else TRIED)
+    else:
+        changes = _is_worth_it(trial, result)
     if not changes:
         return worker._replace(trial=trial)
-    return worker._replace(packed=not packed, trial=trial._replace(paces=(), results=0))
+    sure = trial.sure or (not packed and trial.packed > 0)
+    return worker._replace(packed=not packed, trial=trial._replace(paces=(), results=0, sure=sure))
 
 
 def _is_worse(trial: Trial) -> bool:

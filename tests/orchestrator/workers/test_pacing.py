@@ -208,6 +208,13 @@ def test_what_turned_out_slower_is_given_up_for_a_while() -> None:
     assert 0 < machine.packed < 30
 
 
+def test_a_link_that_was_slow_only_at_first_is_not_packed_for_long() -> None:
+    machine = Machine(0.002, 0.002, wire=0.007, packing=0.016, stalls=dict.fromkeys(range(12), 0.03))
+    took = World(machine).run(288)
+    assert 0 < machine.packed < 20
+    assert took < 12 * 0.03 + 288 * 0.007 * 1.2
+
+
 def test_a_wire_that_has_become_quick_is_noticed() -> None:
     machine = Machine(0.04, 0.02, wire=0.25, packing=0.06)
     world = World(machine)
