@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from upx.workers import greeting, happenings
-from upx.workers.events import Event, LoadProgress, LogLine
+from upx.workers.events import Event, LogLine
 from upx.workers.parcels import Parcels
 from upx.workers.sending import Sending
 from upx.workers.sharing import Sharing
@@ -223,7 +223,7 @@ class Conversation:
     def _progress(self, message: wire.Progress, now: float) -> list[Happening]:
         if self.phase == "loading":
             self._advanced(now)
-            self._report(LoadProgress(self.name, message.stage, message.done, message.total))
+            self._sending.tell(message.stage, message.done, message.total, now, at_once=not self._plan.far)
         return []
 
     def _advanced(self, now: float) -> None:
@@ -291,7 +291,8 @@ class Conversation:
         return []
 
     def _log(self, message: wire.Log, _now: float) -> list[Happening]:
-        self._report(LogLine(self.name, message.level, message.message))
+        if not self._plan.far:  # A box sends none; one that does would fill a queue without an end.
+            self._report(LogLine(self.name, message.level, message.message))
         return []
 
     def _bye(self, _message: wire.Message, now: float) -> list[Happening]:

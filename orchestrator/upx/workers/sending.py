@@ -10,6 +10,7 @@ Belongs to the I/O thread. Nothing that a box says is trusted: it gets files of 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import queue
 import threading
@@ -38,6 +39,8 @@ log = logging.getLogger("upx.workers")
 
 # No box may make us hold more than that for it.
 MOST_WINDOW = 32 << 20
+# Chunks a turn of the I/O thread: a disk may be slow, and every other link waits meanwhile.
+AT_A_TIME = 8
 # A file that another host sends, or that the box wants once more, is offered again after so long, so often.
 AGAIN_S, TRIES = 1.0, 5
 # Progress is told no more often than a person can read.
@@ -77,7 +80,7 @@ class Flow:
             return False
         if not opened:
             self.sent = offset
-        self.taken, self.window = offset, min(window, MOST_WINDOW)
+        self.taken, self.window = offset, max(0, min(window, MOST_WINDOW))
         return True
 
     def due(self) -> Iterator[tuple[int, int]]:
@@ -131,7 +134,9 @@ class Sending:
         self._sent: set[str] = set()
         self._current: _Current | None = None
         self._why = ""
+        self._turned, self._chunks = 0.0, AT_A_TIME
         self._told = 0.0
+        self._untold: tuple[str, float, float] | None = None
 
     def reset(self) -> None:
         """The session is another: the box says anew what it lacks, and where to go on."""
@@ -139,7 +144,7 @@ class Sending:
         self._waiting.clear()
         self._sought, self._paths = queue.SimpleQueue(), {}
         self._sent.clear()
-        self.failure, self._awaited = None, -1
+        self.failure, self._awaited, self._untold = None, -1, None
 
     def expect(self, load: int) -> None:
         """A load of that number is asked for, and may be answered by what it wants."""
@@ -171,13 +176,15 @@ class Sending:
         if message.offset > current.seen:
             current.seen = message.offset
             self._advanced(now)
-        self._tell(current, now)
+        what = "sending" if current.flow.window else "another host sends"
+        stage, whole = f"{what} {current.wanted.name[:NAME_LENGTH]}", current.flow.taken >= current.flow.size
+        self.tell(stage, current.flow.taken, current.flow.size, now, at_once=whole)
         if current.flow.taken >= current.flow.size:
             self._sent.add(current.wanted.sha256)
             self._current = None
             self._next(now)
         elif current.flow.window:
-            self._push(current)
+            self._push(current, now)
         else:
             current.again = now + AGAIN_S
         return []
@@ -195,6 +202,8 @@ class Sending:
 
     def turn(self, now: float) -> None:
         """Whatever is due without a message."""
+        if self._untold is not None:
+            self.tell(*self._untold, now)
         while not self._sought.empty():
             found = self._sought.get()
             if isinstance(found, str):
@@ -206,7 +215,15 @@ class Sending:
         if current is not None and current.again and now >= current.again:
             self._offer(current, now)
         elif current is not None and current.flow.window:
-            self._push(current)
+            self._push(current, now)
+
+    def tell(self, stage: str, done: float, total: float, now: float, *, at_once: bool = False) -> None:
+        """Report how far the load is, no more often than a person can read; ``turn`` tells what was held back."""
+        due = at_once or now - self._told >= TELL_S
+        self._untold = None if due else (stage, done, total)
+        if due:
+            self._told = now
+            self._report(LoadProgress(self._name, stage, done, total))
 
     def _next(self, now: float) -> None:
         """Offer the next file, or say that all are there."""
@@ -229,13 +246,21 @@ class Sending:
         if not self._say(Offer(current.number, current.wanted.sha256, current.flow.size)):
             current.again = now + AGAIN_S
 
-    def _push(self, current: _Current) -> None:
-        """Send as much as the window has room for, and the connection takes."""
+    def _push(self, current: _Current, now: float) -> None:
+        """Send a few chunks a turn, as the window has room for them and the connection takes them.
+
+        The box answers each chunk, so that its window is full after a few answers, and stays so. A box that answers
+        seldom has the next ones when time has passed.
+        """
+        if now != self._turned:
+            self._turned, self._chunks = now, AT_A_TIME
+        if not self._chunks:
+            return
         try:
             # Opened each time: a conversation that is given up has nothing to close.
             with current.path.open("rb") as file:
                 file.seek(current.flow.sent)
-                for offset, nbytes in current.flow.due():
+                for offset, nbytes in itertools.islice(current.flow.due(), self._chunks):
                     data = file.read(nbytes)
                     if len(data) < nbytes:
                         self._fail(f"{current.wanted.name} was cut short here while it was sent")
@@ -243,15 +268,9 @@ class Sending:
                     if not self._say(Chunk(current.number, offset, ()), [np.frombuffer(data, np.uint8)]):
                         return
                     current.flow.sent += nbytes
+                    self._chunks -= 1
         except OSError as error:
             self._fail(f"{current.wanted.name} cannot be read here: {error.strerror}")
-
-    def _tell(self, current: _Current, now: float) -> None:
-        if now - self._told >= TELL_S or current.flow.taken >= current.flow.size:
-            self._told = now
-            what = "sending" if current.flow.window else "another host sends"
-            stage = f"{what} {current.wanted.name[:NAME_LENGTH]}"
-            self._report(LoadProgress(self._name, stage, current.flow.taken, current.flow.size))
 
     def _fail(self, why: str) -> None:
         """Say so in the words of both sides, those that are news first."""

@@ -12,12 +12,26 @@ from hypothesis import strategies as st
 from worker_kit import enlarged, noise
 
 from upx.errors import LicenceError, WeightsError
+from upx.workers.conversation import Conversation
 from upx.workers.events import LoadProgress
 from upx.workers.far import FarLaunch, FarSite, Seat
 from upx.workers.plan import LoadPlan, Timeouts
-from upx.workers.sending import AGAIN_S, MOST_WINDOW, TRIES, Flow, Sending
+from upx.workers.sending import AGAIN_S, AT_A_TIME, MOST_WINDOW, TELL_S, TRIES, Flow, Sending
+from upx_protocol.codec import Received
 from upx_protocol.files import CHUNK, FILES, WINDOW
-from upx_protocol.messages import Chunk, Failed, Message, Offer, Taken, Want, Wanted
+from upx_protocol.messages import (
+    Chunk,
+    Failed,
+    Log,
+    Message,
+    Offer,
+    Progress,
+    Taken,
+    Want,
+    Wanted,
+    Welcome,
+)
+from upx_protocol.version import NEWEST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,6 +80,12 @@ def test_bytes_that_were_never_sent_cannot_have_been_taken() -> None:
     assert flow.window == MOST_WINDOW
 
 
+def test_a_window_of_less_than_nothing_is_none() -> None:
+    flow = Flow(4 * CHUNK)
+    assert flow.answered(0, -1)
+    assert flow.window == 0
+
+
 # ---------------------------------------------------------------------------------------------- sending
 
 
@@ -74,7 +94,7 @@ class Box:
 
     def __init__(self, supply) -> None:
         self.said: list[Message] = []
-        self.bytes = b""
+        self.bytes = self.data = b""
         self.events: list[Any] = []
         self.loads = self.advances = 0
         self.room = 10_000
@@ -152,6 +172,50 @@ def test_it_goes_on_where_the_box_says(box) -> None:
     box.want()
     box.take(CHUNK + 5)
     assert box.bytes == DATA[CHUNK + 5 :]
+
+
+@pytest.fixture
+def large(tmp_path) -> Box:
+    """A box that wants a file of more than a window."""
+    data = np.random.default_rng(4).integers(0, 256, 50 * CHUNK + 7, np.uint8).tobytes()
+    path = tmp_path / "large.bin"
+    path.write_bytes(data)
+    box = Box(lambda wanted: {each.sha256: path for each in wanted})
+    box.data = data
+    box.want(Wanted("weights", "large.bin", SHA, len(data)))
+    return box
+
+
+def test_a_turn_sends_a_few_chunks_whatever_the_box_says(large) -> None:
+    large.take(0, now=1.0)
+    assert len(large.bytes) == AT_A_TIME * CHUNK
+    large.take(CHUNK, now=1.0)
+    large.sending.turn(1.0)
+    assert len(large.bytes) == AT_A_TIME * CHUNK
+    large.sending.turn(1.2)
+    assert len(large.bytes) == 2 * AT_A_TIME * CHUNK
+
+
+def test_a_box_that_answers_each_chunk_has_its_window_full_after_a_few(large) -> None:
+    size, full = len(large.data), WINDOW // CHUNK // AT_A_TIME
+    for answer in range(51):
+        large.take(answer * CHUNK, now=1.0 + answer / 100)
+        assert len(large.bytes) <= min(size, answer * CHUNK + WINDOW)
+        assert answer < full or len(large.bytes) >= min(size, answer * CHUNK + WINDOW - CHUNK)
+    large.take(size, now=2.0)
+    assert large.bytes == large.data
+    assert large.loads == 1
+
+
+def test_a_box_that_answers_seldom_has_all_of_its_window_as_time_passes(large) -> None:
+    large.take(0, now=1.0)
+    for turn in range(1, 10):
+        large.sending.turn(1.0 + turn / 5)
+    assert len(large.bytes) == WINDOW
+    large.take(WINDOW, now=4.0)
+    for turn in range(1, 10):
+        large.sending.turn(4.0 + turn / 5)
+    assert large.bytes == large.data
 
 
 def test_a_connection_that_takes_nothing_more_is_tried_again_and_loses_no_chunk(box) -> None:
@@ -283,6 +347,58 @@ def test_another_session_begins_anew_and_hears_nothing_of_the_one_before(box) ->
     box.want()
     box.take(CHUNK)
     assert box.bytes == DATA[CHUNK:]
+
+
+# ---------------------------------------------------------------------------------------------- what a box tells
+
+
+class Line:
+    """A channel to nobody."""
+
+    pipe = None
+
+    def send(self, *_: Any, **__: Any) -> bool:
+        return True
+
+
+def loading(place: str = "attic") -> tuple[Conversation, list[Any]]:
+    """A conversation whose worker loads, and what it reports."""
+    events: list[Any] = []
+    plan = LoadPlan(backend="nearest", model="m", place=place, share=False)
+    talk = Conversation(
+        0, "attic:7600", plan, Line(), timeouts=Timeouts(), report=events.append, leaving=lambda: False
+    )  # fmt: skip
+    talk.greet(0.0)
+    talk.hear(Received(Welcome(1, "s", NEWEST, "nearest", credit_tiles=4, credit_bytes=1 << 30), ""), 0.0)
+    assert talk.phase == "loading"
+    return talk, events
+
+
+def test_a_box_that_logs_fills_no_queue() -> None:
+    for place, lines in (("attic", 0), ("", 1)):
+        talk, events = loading(place)
+        talk.hear(Received(Log("ERROR", "its own", "look at me"), "s"), 1.0)
+        assert len(events) == lines
+
+
+def test_how_far_a_box_is_with_a_load_is_told_no_more_often_than_a_person_can_read() -> None:
+    talk, events = loading()
+    for number in range(1, 1001):
+        talk.hear(Received(Progress(2, f"stage {number}", number, 1000), "s"), 1.0 + number / 1000)
+    assert 1 / TELL_S - 1 <= len(events) <= 1 / TELL_S + 1
+    assert talk.deadline == 2.0 + Timeouts().load, "each of them is progress"
+    talk.look(2.0 + TELL_S)
+    assert events[-1] == LoadProgress("attic:7600", "stage 1000", 1000, 1000), "the last of them is told"
+    before = len(events)
+    talk.look(3.0)
+    assert len(events) == before
+
+
+def test_how_far_a_worker_of_this_machine_is_with_a_load_is_told_each_time() -> None:
+    talk, events = loading("")
+    for number in range(20):
+        talk.hear(Received(Progress(2, "weights", number, 20), "s"), 1.0)
+    assert len(events) == 20
 
 
 # ---------------------------------------------------------------------------------------------- beside it
