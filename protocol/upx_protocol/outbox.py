@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Callable, Deque, Dict, Tuple
 import zmq
 
 from upx_protocol.codec import encode
+from upx_protocol.errors import MalformedError
 from upx_protocol.messages import TileDone
 
 if TYPE_CHECKING:
@@ -68,10 +69,16 @@ class Outbox:
             self._give_up(send.peer, f"{MAX_WAITING} answers")
 
     def _try(self, send: Send) -> bool:
-        """Hand a message to ZeroMQ; False when the peer's queue is full."""
+        """Hand a message to ZeroMQ; False when the peer's queue is full and it has to wait."""
         if send.arrays and self._weigh and self._on_the_way(send.peer) > MOST_FLYING:
             return False
-        parts = encode(send.message, session=send.session, arrays=send.arrays)
+        try:
+            parts = encode(send.message, session=send.session, arrays=send.arrays)
+        except (MalformedError, TypeError, ValueError, OverflowError):
+            # Too long, or made of what the wire has no word for. The others' answers still go out.
+            log.exception("%s cannot be said: its host's session ends", send.message.kind())
+            self._forget(send.peer)
+            return True
         if type(send.message) is TileDone and not send.arrays and self._pipe(send.session, parts[0]):
             self._sent(send)
             return True

@@ -47,9 +47,10 @@ if TYPE_CHECKING:
 
 LEAVING = Failure("transient", retryable=True, message="the worker is leaving")
 STALE = Failure("input", retryable=False, message="load")
-#: No manifest has longer ones, and every log would repeat them.
-LONGEST_MODEL = 80
+#: No manifest has longer names, and every log would repeat them. Digests are repeated in answers, beside other text.
+LONGEST_MODEL, LONGEST_DIGEST = 80, 128
 NO_MODEL = Failure("input", retryable=False, message=f"no model has a name of more than {LONGEST_MODEL} characters")
+NO_DIGEST = Failure("input", retryable=False, message=f"no digest has more than {LONGEST_DIGEST} characters")
 ANOTHER_MODEL = "another host uses another model"
 
 
@@ -103,6 +104,8 @@ class Work:
             self._replies.fail(session.name, message.id, 0, LEAVING)
         elif self._serves and len(message.model) > LONGEST_MODEL:
             self._replies.fail(session.name, message.id, 0, NO_MODEL)
+        elif max(len(message.key), len(message.weights)) > LONGEST_DIGEST:
+            self._replies.fail(session.name, message.id, 0, NO_DIGEST)
         elif resident.is_coming(message):
             resident.waiters.append(Waiter(session.name, message))
         elif resident.is_held(message) and not self._control:

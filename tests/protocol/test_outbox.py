@@ -14,7 +14,7 @@ import zmq
 from upx_protocol import outbox as outboxes
 from upx_protocol.actions import Send
 from upx_protocol.codec import decode
-from upx_protocol.messages import Credit, Pong, TileDone
+from upx_protocol.messages import Credit, Loaded, Pong, TileDone
 from upx_protocol.outbox import MAX_WAITING, STUCK_S, Outbox
 
 if TYPE_CHECKING:
@@ -152,6 +152,30 @@ def test_a_host_that_is_gone_is_told_of_once_and_takes_what_waited_with_it() -> 
         desk.say(b"a", number)
     desk.router.lost.add(b"a")
     desk.box.flush()
+    assert desk.gone == [b"a"]
+    assert not desk.box
+
+
+@pytest.mark.parametrize(
+    "answer", [Loaded(1, "load", key="\N{GRINNING FACE}" * 16_340), Credit(2**64, 0), Pong(object())]
+)
+def test_an_answer_that_cannot_be_said_costs_its_host_the_session_and_nobody_else_anything(answer: Any) -> None:
+    desk = Desk()
+    desk.router.room.update({b"a": 9, b"b": 9})
+    desk.box.send(Send(b"a", answer, "s"))
+    assert desk.gone == [b"a"]
+    desk.say(b"b", 1)
+    assert desk.got(b"b") == [1]
+
+
+def test_an_answer_that_cannot_be_said_takes_with_it_what_waits_behind_it() -> None:
+    desk = Desk()
+    desk.say(b"a", 1)
+    desk.box.send(Send(b"a", Credit(2**64, 0), "s"))
+    desk.say(b"a", 2)
+    desk.router.room[b"a"] = 9
+    desk.box.flush()
+    assert desk.got(b"a") == [1]
     assert desk.gone == [b"a"]
     assert not desk.box
 

@@ -16,7 +16,7 @@ from upx_protocol.patience import GAVE_UP, GONE_S, UNWANTED_S
 from upx_protocol.service import MOST_UNSENT, Service
 from upx_protocol.sessions import LOST_S
 from upx_protocol.upscaler import LoadResult
-from upx_protocol.work import LONGEST_MODEL
+from upx_protocol.work import LONGEST_DIGEST, LONGEST_MODEL
 
 RESULT = np.zeros((8, 8, 3), np.uint8)
 W, X = "w" * 64, "x" * 64
@@ -158,6 +158,22 @@ def test_a_name_that_no_model_has_is_not_passed_on(bench: ServingBench) -> None:
     assert isinstance(failed, Failed)
     assert (failed.failure, len(failed.message) < 100) == ("input", True)
     assert not bench.running
+
+
+@pytest.mark.parametrize("field", ["key", "weights"])
+def test_what_is_no_digest_is_not_repeated_in_an_answer(bench: ServingBench, field: str) -> None:
+    session = bench.greet(b"a")
+    (failed,) = bench.ask(b"a", session, **{field: "d" * (LONGEST_DIGEST + 1)})
+    assert isinstance(failed, Failed)
+    assert failed.failure == "input"
+    assert not bench.running
+    near = Bench()
+    near.ready()
+    assert kinds(near.say(b"a", Load(2, **{"key": "k", "model": "m", field: "d" * 16_000}), near.greet(b"a"))) == [
+        "Failed"
+    ]
+    assert bench.ask(b"a", session, **{field: "d" * LONGEST_DIGEST}) == []
+    assert bench.running
 
 
 # What never ends

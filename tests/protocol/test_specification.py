@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from upx_protocol import codec, errors, fields, files, options, receiving, version
+from upx_protocol import codec, errors, fields, files, options, receiving, version, work
+from upx_protocol.entry import Entry
 from upx_protocol.messages import KINDS, Buffer, Wanted
 from upx_protocol.options import WorkerOptions
+from upx_protocol.pulse import Status
 from upx_protocol.sessions import MAX_SESSIONS
 
 SPEC = (Path(__file__).resolve().parents[2] / "protocol" / "README.md").read_text(encoding="utf-8")
@@ -52,19 +54,23 @@ def test_figures_are_those_of_the_code() -> None:
     assert f"after {options.SILENCE_S:.0f} s" in SPEC
     assert f"A chunk has {files.CHUNK:,} bytes" in SPEC
     assert f"on their way, {files.WINDOW:,}." in SPEC
+    assert f"has more than {work.LONGEST_DIGEST} characters" in SPEC
     assert f"after {receiving.STALL_S:.0f} seconds in which no chunk came" in SPEC
     assert (receiving.MAX_FILES, receiving.MAX_FILES_OF_CLIENT) == (4, 2), "four files …, two of one key"
 
 
-def test_every_class_of_failure_and_every_key_of_the_entry_stands() -> None:
+def test_every_class_of_failure_and_every_key_of_the_entry_stands(tmp_path: Path) -> None:
     classes = {cls.failure for cls in _below(errors.UpscalerError)}
     assert classes == {"oom", "input", "transient", "fatal"}
     for name in classes:
         assert f"`{name}` (" in SPEC
     entry = SPEC[SPEC.index("## Registry entry") : SPEC.index("## Compatibility")]
-    shared = {"identity", "endpoint", "backend", "device", "tied", "idle_s", "env", "build"}
-    assert shared <= {field.name for field in dataclasses.fields(WorkerOptions)}
-    for key in shared:
+    path = tmp_path / "entry.json"
+    written = Entry(WorkerOptions("toy", "toy", "", entry=str(path)), endpoint="ipc:///x")
+    written.write(Status())
+    written.close()
+    # What a host writes before the worker does.
+    for key in (*json.loads(path.read_text()), "planned"):
         assert f"`{key}`" in entry
 
 

@@ -224,6 +224,18 @@ def test_the_same_key_is_no_work_and_the_same_load_id_for_every_host(
     np.testing.assert_array_equal(first.upscale([TILE])[0], DOUBLED)
 
 
+def test_a_load_that_cannot_be_repeated_in_an_answer_is_refused_and_the_worker_goes_on(
+    start: Callable[..., RunningWorker], connect: Callable[..., FakeHost]
+) -> None:
+    host = connect(start())
+    # Of the longest header there is, to which an answer has more to say.
+    host.send(Load(1, "\N{GRINNING FACE}" * 16_340, "any"))
+    assert host.expect(Failed).failure == "input"
+    host.send(Load(2, "key", "any", weights="\N{GRINNING FACE}" * 16_330))
+    assert host.expect(Failed).failure == "input"
+    assert host.load("any").load_id
+
+
 def test_a_batch_is_refused_after_unload(start: Callable[..., RunningWorker], connect: Callable[..., FakeHost]) -> None:
     host = connect(start())
     host.load("any")
