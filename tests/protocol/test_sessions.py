@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from upx_protocol.messages import Buffer, Upscale
 from upx_protocol.sessions import Session, Sessions, Ticket
+from upx_protocol.turns import MAX_AWAY, Turns
 
 
 def ticket(session: str, number: int, *, side: int = 8, tiles: int = 1) -> Ticket:
@@ -116,6 +118,34 @@ def test_a_client_that_leaves_and_returns_is_not_served_before_those_who_stayed(
         order += [_next(sessions) for _ in range(2)]
         sessions.close(fresh)
     assert order.count("stayed") >= 9
+
+
+@pytest.mark.parametrize(("side", "turns"), [(8, 15), (16, 6)])
+def test_a_client_that_greets_again_with_each_batch_gets_no_more_than_its_share(side: int, turns: int) -> None:
+    sessions = book()
+    stayed = sessions.open(b"a", "stayed", 0.0, "a")
+    for number in range(40):
+        sessions.push(stayed, ticket("stayed", number))
+    order = []
+    for number in range(30):
+        fresh = sessions.open(b"b", f"fresh{number}", 0.0, "b")
+        sessions.push(fresh, ticket(fresh.name, 0, side=side))
+        order.append(_next(sessions))
+        sessions.close(fresh)
+    assert abs(30 - order.count("stayed") - turns) <= 1
+
+
+def test_of_those_who_left_a_few_are_remembered_and_only_until_the_others_have_caught_up() -> None:
+    turns = Turns()
+    for number in range(10 * MAX_AWAY):
+        turns.come(str(number))
+        turns.give(str(number), 1 + number)
+        turns.forget(str(number))
+    assert len(turns._away) == MAX_AWAY
+    turns.come("stayed")
+    turns.give("stayed", 10 * MAX_AWAY - 1)
+    turns.choose(["stayed"])
+    assert list(turns._away) == [str(10 * MAX_AWAY - 1)]
 
 
 def test_no_more_is_begun_for_a_client_whose_results_wait_to_be_read() -> None:
