@@ -32,7 +32,7 @@ class Clerk(threading.Thread):
         self._socket = socket.socket(fileno=fd)
         self._lines = self._socket.makefile("rb")
         self._report = report
-        # Bounded by the windows of the files that are on their way.
+        # Bounded: a file has a window on its way, and a place among few from its first task until that is answered.
         self._tasks: queue.SimpleQueue[KeepTask] = queue.SimpleQueue()
 
     def put(self, task: KeepTask) -> None:
@@ -45,13 +45,13 @@ class Clerk(threading.Thread):
             task = self._tasks.get()
             try:
                 answer = self._ask(task)
-            except (OSError, ValueError) as error:
-                # The keeper has gone, and this worker is about to.
-                failure = Failure("transient", True, f"nobody keeps this machine's files any more: {error}")
-                self._report(Kept(task.number, failure=failure))
-                continue
-            if task.what != "end":
-                self._report(_kept(task.number, answer))
+                kept = _kept(task.number, answer) if task.what != "end" else None
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                # The keeper has gone, and this worker is about to; or it says what is no answer.
+                failure = Failure("transient", True, f"nobody keeps this machine's files any more: {error!r}")
+                kept = Kept(task.number, failure=failure)
+            if kept is not None:
+                self._report(kept)
 
     def _ask(self, task: KeepTask) -> Dict[str, Any]:
         question: Dict[str, Any] = {task.what: task.number}

@@ -29,7 +29,10 @@ STALL_S = 15.0
 
 @dataclass
 class Arrival:
-    """One file: ``kept`` of ``size`` bytes are on the disk, ``heard`` have come. ``due``: when the next has to come."""
+    """One file: ``kept`` of ``size`` bytes are on the disk, ``heard`` have come. ``due``: when the next has to come.
+
+    ``begun``: the keeper has answered. ``session``: nobody's, empty, where it was given up before that.
+    """
 
     session: str
     client: str
@@ -60,7 +63,11 @@ class Receiving:
 
     def offer(self, session: Session, offer: Offer) -> None:
         """A host wants to send a file; it sends one at a time."""
-        self._drop(self._of(session))
+        before = self._of(session)
+        if any(not self._arrivals[each].begun for each in before):
+            self._replies.say(session.name, Taken(offer.id, 0))
+            return
+        self._drop(before)
         if not session.files:
             self._fail(session.name, offer.id, "files are not taken here")
         elif SHA256.fullmatch(offer.sha256) is None or offer.size < 1:
@@ -127,6 +134,10 @@ class Receiving:
 
     def _drop(self, numbers: List[int]) -> None:
         for number in numbers:
+            if not self._arrivals[number].begun:
+                # Its place is taken until the keeper has answered: what it still has to do would fill the memory.
+                self._arrivals[number].session = ""
+                continue
             del self._arrivals[number]
             self._keep(KeepTask(number, "end"))
 

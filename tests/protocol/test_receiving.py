@@ -214,6 +214,34 @@ def test_a_host_sends_one_file_at_a_time(bench: FileBench) -> None:
     assert whats(bench) == ["begin", "end", "begin"]
 
 
+def test_offers_in_a_row_are_one_task_until_the_keeper_has_answered(bench: FileBench) -> None:
+    session = bench.join(b"a", FILES)
+    assert bench.say(b"a", Offer(5, SHA, CHUNK), session) == []
+    for number in range(6, 1_000):
+        assert bench.say(b"a", Offer(number, SHA, CHUNK), session) == [Taken(number, 0)]
+    assert bench.say(b"a", Offer(9, "no digest", CHUNK), session) == [Taken(9, 0)]
+    assert whats(bench) == ["begin"]
+    assert bench.tell() == [Taken(5, 0, WINDOW)]
+    assert bench.say(b"a", Offer(1_000, SHA, CHUNK), session) == []
+    assert whats(bench) == ["begin", "end", "begin"]
+
+
+def test_a_file_that_is_given_up_before_the_keeper_has_answered_keeps_its_place_until_then(bench: FileBench) -> None:
+    for number in range(100):
+        session = bench.join(b"a", FILES)
+        bench.say(b"a", Offer(number, SHA, CHUNK), session)
+        if number % 2:
+            # As good as a new session: it ends the file before it has begun.
+            bench.chunk(b"a", session, number, 0)
+        bench.tick(0.1)
+    assert whats(bench) == ["begin"] * MAX_FILES
+    for task in list(bench.kept):
+        assert bench.carry_out(bench.service.outcome(Kept(task.number), bench.now)) == []
+    bench.tick(0.1)
+    assert whats(bench)[MAX_FILES:] == ["end"] * MAX_FILES
+    bench.begin(b"b")
+
+
 def test_one_file_too_many_waits(bench: FileBench) -> None:
     for number in range(MAX_FILES):
         bench.begin(b"%d" % number)
@@ -329,6 +357,25 @@ def test_the_clerk_passes_tasks_on_in_order_and_reports_each_answer() -> None:
     made.put(KeepTask(3, "begin", SHA, 9, "key"))
     assert told.acquire(timeout=5.0)
     assert reports[-1].failure is not None, "the keeper has gone"
+    made._lines.close()
+    made._socket.close()
+
+
+@pytest.mark.parametrize("answer", [b"{}", b"[]", b"null", b'{"offset": null}', b'{"failure": "input"}', b"nothing"])
+def test_what_is_no_answer_of_a_keeper_fails_its_file_and_no_other(answer: bytes) -> None:
+    made, end, reports, told = clerk()
+    with end:
+        made.start()
+        made.put(KeepTask(1, "begin", SHA, 9, "key"))
+        end.sendall(answer + b'\n{"offset": 4}\n')
+        made.put(KeepTask(2, "begin", SHA, 9, "key"))
+        for _ in range(2):
+            assert told.acquire(timeout=5.0)
+    assert reports[0].failure is not None
+    assert reports[0].failure.retryable
+    assert reports[1] == Kept(2, 4)
+    made.put(KeepTask(3, "end"))
+    assert told.acquire(timeout=5.0)
     made._lines.close()
     made._socket.close()
 
