@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from ipaddress import IPv6Address
 from itertools import islice
 from typing import TYPE_CHECKING, Dict, List, Optional, Tuple
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Strangers:
-    """Descriptors and the other end of each, by address: who sends a crowd pushes out its own."""
+    """Descriptors and the other end of each, by its sender: who sends a crowd pushes out its own."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -25,16 +26,17 @@ class Strangers:
         """One has come; a descriptor that is known is another connection's by now."""
         self.pop(fd)
         self._where[fd] = peer
-        self._of.setdefault(peer[0], OrderedDict())[fd] = peer
+        self._of.setdefault(sender(peer[0]), OrderedDict())[fd] = peer
 
     def pop(self, fd: int) -> Optional[Peer]:
         """One has left, or spoken; its other end, None where it is no stranger."""
         peer = self._where.pop(fd, None)
         if peer is not None:
-            crowd = self._of[peer[0]]
+            name = sender(peer[0])
+            crowd = self._of[name]
             del crowd[fd]
             if not crowd:
-                del self._of[peer[0]]
+                del self._of[name]
         return peer
 
     def some(self, count: int) -> List[Tuple[int, Peer]]:
@@ -51,3 +53,11 @@ class Strangers:
         fd, peer = next(iter(max(self._of.values(), key=len).items()))
         self.pop(fd)
         return fd, peer
+
+
+def sender(address: str) -> str:
+    """Who counts as one: an address, or of IPv6 the /64, all of which is one customer's."""
+    if ":" not in address:
+        return address
+    whole = IPv6Address(address)
+    return str(whole.ipv4_mapped or whole.packed[:8].hex(":"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from upx_protocol.strangers import Strangers
 
 
@@ -21,6 +23,20 @@ def test_the_oldest_of_the_largest_crowd_goes_and_not_who_came_alone() -> None:
     assert made.one_too_many() == (2, ("crowd", 50_002))
     assert made.one_too_many() is None
     assert len(made) == 3
+
+
+@pytest.mark.parametrize(
+    ("crowding", "lonely"),
+    [
+        (["2001:db8::1", "2001:db8::2", "2001:db8::3:0:0:1"], "2001:db8:0:1::1"),
+        (["::ffff:192.0.2.1", "192.0.2.1"], "::ffff:192.0.2.2"),
+    ],
+    ids=["one /64", "one IPv4"],
+)
+def test_a_site_with_many_addresses_is_one_crowd(crowding: list[str], lonely: str) -> None:
+    made = crowd(len(crowding), (0, lonely), *enumerate(crowding, 1))
+    assert made.one_too_many() == (1, (crowding[0], 50_001))
+    assert made.pop(0) == (lonely, 50_000)
 
 
 def test_who_has_spoken_or_left_is_no_stranger_any_more() -> None:
