@@ -129,7 +129,7 @@ class Service:
             if isinstance(message, Upscale):
                 self.work.upscale(session, Ticket(session.name, message, received.buffers, session.ring))
             elif isinstance(message, Echo):
-                echo(self._replies, session, message, received.buffers)
+                echo(self.sessions, self._replies, session, message, received.buffers)
             elif isinstance(message, Chunk):
                 self.receiving.chunk(session, message, received.buffers)
             elif type(message) in self._handlers:
@@ -231,9 +231,6 @@ class Service:
         if refusal is not None:
             self._replies.say_to_peer(peer, refusal)
             return
-        before = self.sessions.of_peer(peer)
-        if before is not None:
-            self.sessions.close(before)
         session = self.sessions.open(peer, self._token(), now, client)
         welcome = self.reception.welcome(hello, session, self.work.resident.key, near=self._attach is not None)
         session.files = FILES in welcome.features

@@ -102,14 +102,17 @@ class Session:
         """Whose it is: a client's with all of its other sessions, or nobody else's."""
         return self.client or self.name
 
+    def affords(self, tiles: int, nbytes: int) -> bool:
+        """Whether its credit suffices for so much more, without exception."""
+        return self.spent_tiles + tiles <= self.credit_tiles and self.spent_bytes + nbytes <= self.credit_bytes
+
     def charge(self, tiles: int, nbytes: int) -> bool:
         """Spend credit; False, with nothing spent, where it does not suffice.
 
         A lone tile is always in credit while nothing else of the session is, however large it is.
         """
         lone = tiles == 1 and not self.spent_tiles
-        fits = self.spent_tiles + tiles <= self.credit_tiles and self.spent_bytes + nbytes <= self.credit_bytes
-        if not (fits or lone):
+        if not (lone or self.affords(tiles, nbytes)):
             return False
         self.spent_tiles += tiles
         self.spent_bytes += nbytes
@@ -140,12 +143,14 @@ class Session:
 class Sessions:
     """All sessions of a worker. ``credit_tiles`` and ``credit_bytes``: what one host alone is given.
 
-    ``most_unsent``: no batch of a client begins while more bytes of results than this wait for it; 0: however many do.
+    ``most_unsent``: no batch of a client begins, and no echo of its is made, while more bytes than this wait for it; 0:
+    however many do.
     """
 
     def __init__(self, *, credit_tiles: int, credit_bytes: int, most_unsent: int = 0) -> None:
         self._credit, self._most_unsent = (credit_tiles, credit_bytes), most_unsent
         self._by_peer: Dict[bytes, Session] = {}
+        self._by_name: Dict[str, Session] = {}
         self._owners = Turns()
         self._within: Dict[str, Turns] = {}
 
@@ -171,11 +176,14 @@ class Sessions:
         return sum(ticket.tiles for session in self._by_peer.values() for ticket in session.queue)
 
     def open(self, peer: bytes, name: str, now: float, client: str = "") -> Session:
-        """A new session. Its credit shrinks with the number of hosts, to one tile at least."""
+        """A new session, which ends its peer's last. Credit shrinks with the number of hosts, to one tile at least."""
+        before = self._by_peer.get(peer)
+        if before is not None:
+            self.close(before)
         share = len(self._by_peer) + 1
         tiles, nbytes = max(1, self._credit[0] // share), max(1, self._credit[1] // share)
         session = Session(peer, name, tiles, nbytes, seen=now, client=client)
-        self._by_peer[peer] = session
+        self._by_peer[peer] = self._by_name[name] = session
         self._within.setdefault(session.owner, Turns())
         return session
 
@@ -190,12 +198,12 @@ class Sessions:
 
     def named(self, name: str) -> Optional[Session]:
         """The session of that name, None where it has ended."""
-        return next((session for session in self._by_peer.values() if session.name == name), None)
+        return self._by_name.get(name)
 
     def close(self, session: Session) -> None:
         """End a session; its queue goes with it."""
         if self._by_peer.get(session.peer) is session:
-            del self._by_peer[session.peer]
+            del self._by_peer[session.peer], self._by_name[session.name]
             self._within[session.owner].forget(session.name)
             if not any(other.owner == session.owner for other in self._by_peer.values()):
                 self._owners.forget(session.owner)
@@ -226,7 +234,7 @@ class Sessions:
         """
         waiting: Dict[str, Dict[str, Session]] = {}
         for session in self._by_peer.values():
-            if session.queue and self._gorged(session.owner):
+            if session.queue and self.gorged(session.owner):
                 # It earns nothing by not reading.
                 self._owners.come(session.owner)
             elif session.queue:
@@ -240,7 +248,8 @@ class Sessions:
         self._within[owner].give(session.name, ticket.pixels)
         return ticket
 
-    def _gorged(self, owner: str) -> bool:
+    def gorged(self, owner: str) -> bool:
+        """Whether more waits for an owner's sessions to read than may."""
         if not self._most_unsent:
             return False
         return sum(each.unsent for each in self._by_peer.values() if each.owner == owner) > self._most_unsent

@@ -9,8 +9,9 @@ import pytest
 from test_service import Bench, kinds, upscale
 
 from upx_protocol.actions import BatchEnded, BatchTask, LoadEnded, LoadTask, Logged, Send
+from upx_protocol.arrays import as_buffer, describe
 from upx_protocol.codec import Received
-from upx_protocol.messages import Bye, Cancel, Failed, Load, Loaded, Log, Message, Ping, Reject
+from upx_protocol.messages import Bye, Cancel, Echo, Failed, Load, Loaded, Log, Message, Ping, Reject
 from upx_protocol.options import WorkerOptions
 from upx_protocol.patience import GAVE_UP, GONE_S, UNWANTED_S
 from upx_protocol.service import MOST_UNSENT, Service
@@ -320,6 +321,32 @@ def test_who_does_not_read_its_results_gets_no_more_of_them_and_nobody_else_wait
         bench.service.sent(send)
     bench.tick(0.1)
     assert bench.running[0].ticket.request.id == 2
+
+
+def echo(bench: ServingBench, peer: bytes, session: str, side: int = 8) -> list[Message]:
+    tile = np.zeros((side, side, 3), np.uint8)
+    message = Echo(7, (describe(tile),))
+    actions = bench.service.receive(peer, Received(message, session, (as_buffer(tile),)), bench.now, peer.decode()[0])
+    return [message for _, message in bench.carry_out(actions)]
+
+
+def test_an_echo_has_to_be_within_the_credit_even_when_it_is_alone() -> None:
+    bench = ServingBench(credit_bytes=1_000)
+    bench.ready()
+    session = bench.greet(b"a")
+    assert reasons(echo(bench, b"a", session, side=64)) == ["credit"]
+    assert kinds(echo(bench, b"a", session)) == ["Echoed", "Credit"]
+
+
+def test_no_echo_is_made_for_who_leaves_too_much_unread_in_whatever_session(bench: ServingBench) -> None:
+    first, sibling, other = bench.greet(b"a1"), bench.greet(b"a2"), bench.greet(b"b")
+    unread = bench.service.sessions.named(first)
+    assert unread is not None
+    unread.unsent = MOST_UNSENT + 1
+    assert reasons(echo(bench, b"a2", sibling)) == ["credit"]
+    assert kinds(echo(bench, b"b", other)) == ["Echoed", "Credit"]
+    unread.unsent = MOST_UNSENT
+    assert kinds(echo(bench, b"a2", sibling)) == ["Echoed", "Credit"]
 
 
 # What is told

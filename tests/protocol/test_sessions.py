@@ -227,6 +227,7 @@ def test_an_old_session_does_not_close_the_one_that_followed() -> None:
     new = sessions.open(b"a", "new", 1.0)
     sessions.close(old)
     assert sessions.all() == [new]
+    assert (sessions.named("old"), sessions.named("new")) == (None, new)
 
 
 def _next(sessions: Sessions) -> str:
