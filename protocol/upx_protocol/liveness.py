@@ -19,8 +19,9 @@ class Pong(Message):
     """The answer to ``Ping``.
 
     ``queued``: tiles waiting or being computed for all hosts; ``hosts``: sessions; ``memory``: the worker's
-    resident set in bytes, 0 where unknown. Since its birth, ``age_s`` seconds ago: ``tiles_done`` of ``pixels_done``
-    input pixels, ``busy_s`` seconds with a batch in work. Zeros and no names: an older worker.
+    resident set in bytes, 0 where unknown. Since its birth, ``age_s`` seconds ago: it has done ``tiles_done`` tiles,
+    which had ``pixels_done`` input pixels together, and had a batch in work for ``busy_s`` seconds. ``model``: the one
+    that is resident; ``device`` and ``device_name``: where it computes. Zeros and no names: an older worker.
     """
 
     nonce: int = wire(integer)

@@ -46,7 +46,8 @@ GAP_S = 1.0
 TERM_S = 3.0
 #: How long a leaving worker answers Hellos that were already under way.
 FAREWELL_S = 0.1
-MAX_LOG_BACKLOG = 256
+#: With so many outcomes still to be learnt a log record is left out.
+MAX_BACKLOG = 256
 
 
 class Loop(threading.Thread):
@@ -69,7 +70,6 @@ class Loop(threading.Thread):
             attach=self._pipes.attach if near else None,
         )  # fmt: skip
         self._outcomes: Deque[Outcome] = deque()
-        self._logged = 0
         self._leaving: Optional[Leave] = None
         self._compute_ended = threading.Event()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -113,15 +113,12 @@ class Loop(threading.Thread):
 
     def report(self, outcome: Outcome) -> None:
         """Take an outcome of the main thread, or another's word; never waits for another thread."""
-        if isinstance(outcome, Logged) and self._logged >= MAX_LOG_BACKLOG:
-            return
-        if isinstance(outcome, (Logged, Kept)):
-            if isinstance(outcome, Logged):
-                self._logged += 1
-            self._outcomes.append(outcome)
-            self._wake.ring()
+        if isinstance(outcome, Logged) and len(self._outcomes) >= MAX_BACKLOG:
             return
         self._outcomes.append(outcome)
+        if isinstance(outcome, (Logged, Kept)):
+            self._wake.ring()
+            return
         if not self._lead.seize():
             self._wake.ring()
             return
@@ -220,10 +217,7 @@ class Loop(threading.Thread):
 
     def _learn(self) -> None:
         while self._outcomes:
-            outcome = self._outcomes.popleft()
-            if isinstance(outcome, Logged):
-                self._logged -= 1
-            self._act(self._service.outcome(outcome, time.monotonic()))
+            self._act(self._service.outcome(self._outcomes.popleft(), time.monotonic()))
 
     def _hear(self) -> None:
         for _ in range(BURST):

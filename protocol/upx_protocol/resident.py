@@ -62,6 +62,11 @@ class Resident:
         """The name of the model that is held, empty for none."""
         return self.request.model if self.request is not None else ""
 
+    @property
+    def scale(self) -> int:
+        """Output pixels per input pixel on each axis; 1 while no model is held."""
+        return self.loaded.scale if self.loaded is not None else 1
+
     def is_held(self, request: Load) -> bool:
         """Whether the model that is held is the one that is asked for."""
         if self.loaded is None or self.key_of(request) != self.key:

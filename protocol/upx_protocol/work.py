@@ -162,8 +162,7 @@ class Work:
             return STALE
         if request.out_dtype not in ITEM_SIZES:
             return Failure("input", False, f"out_dtype {request.out_dtype[:32]!r}")
-        unfit = self._terms.refusal(request, self.resident.loaded.scale if self.resident.loaded is not None else 1)
-        if unfit is not None:
+        if (unfit := self._terms.refusal(request, self.resident.scale)) is not None:
             return unfit
         mine = list(session.queue)
         if computing is not None and computing.session == session.name:
@@ -176,9 +175,9 @@ class Work:
         """Slots that must not be used are no fault of the tiles: they can be sent again, inline."""
         if session.ring is None:
             return Failure("input", False, "no shared memory was agreed on")
-        scale = self.resident.loaded.scale if self.resident.loaded is not None else 1
+        scale, out = self.resident.scale, request.outs[0]
         height, width = request.bufs[0].shape[:2]
-        shape, out = (height * scale, width * scale, 3), request.outs[0]
+        shape = (height * scale, width * scale, 3)
         if (out.shape, out.dtype) != (shape, request.out_dtype):
             return Failure("transient", True, f"{COMPLAINT}{out.dtype} {out.shape} is no room for {shape}")
         why = session.lends(request)

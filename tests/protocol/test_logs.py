@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from upx_protocol.actions import Imported, Kept, Logged
 from upx_protocol.logs import ALIKE_S, MAX_ALIKE, MAX_KINDS, PRIVATE, Throttle
+from upx_protocol.loop import MAX_BACKLOG, Loop
 from upx_protocol.messages import Failed, Load, Log
+from upx_protocol.options import WorkerOptions
+from upx_protocol.upscaler import DeviceInfo
+from upx_protocol.wake import Wake
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from conftest import RunningWorker
     from upx_protocol.testing import FakeHost
@@ -50,6 +56,24 @@ def test_kinds_without_end_take_no_memory_without_end() -> None:
     for number in range(10 * MAX_KINDS):
         assert throttle.filter(record(f"{number} of its own"))
     assert len(throttle._kinds) <= MAX_KINDS
+
+
+def test_records_are_left_out_while_too_much_waits_to_be_learnt_and_nothing_else_is(sockets: Path) -> None:
+    wake = Wake()
+    loop = Loop(WorkerOptions("toy", "toy", f"ipc://{sockets}/loop.sock"), wake)
+    loop._lead.take()
+    for number in range(2 * MAX_BACKLOG):
+        loop.report(Logged("INFO", "toy", str(number), 0.0))
+    assert [each.message for each in loop._outcomes] == [str(number) for number in range(MAX_BACKLOG)]
+    loop.report(Kept(1))
+    loop.report(Imported(DeviceInfo()))
+    assert len(loop._outcomes) == MAX_BACKLOG + 2
+    loop._outcomes.clear()
+    loop.report(Logged("INFO", "toy", "again", 0.0))
+    assert len(loop._outcomes) == 1
+    loop._router.close()
+    loop._context.term()
+    wake.close()
 
 
 def test_the_door_counts_for_itself() -> None:
