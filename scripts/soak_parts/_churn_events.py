@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from _churn_figures import children
 from _churn_pictures import enlarged
+from _processes import heard
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -87,8 +88,8 @@ def revoke(scene: Scene) -> str:
 def stranger(scene: Scene) -> str:
     """Somebody with a key that no box knows."""
     picture, out = _picture(scene, 40)[0], scene.world.folder / "stranger.png"
-    with scene.world.stranger.up(picture, out, "--on", scene.box.name) as command:
-        _, said = command.communicate(timeout=COMMAND_S)
+    command = scene.world.stranger.up(picture, out, "--on", scene.box.name)
+    _, said = heard(command, COMMAND_S)
     if command.returncode != UNREACHED or NOT_ALLOWED not in said or out.exists():
         return f"a stranger's command ended with {command.returncode}: {said[-300:]}"
     return ""
@@ -113,23 +114,23 @@ def passing(scene: Scene) -> str:
     where = scene.rng.choice(["any", "local,attic", "attic,cellar", scene.box.name])
     out = scene.world.folder / "passing.png"
     words = ("--on", where, "-t", str(scene.rng.choice([48, 64, 200])), "--keep-alive", scene.rng.choice(["0", "1s"]))
-    with scene.world.client.up(picture, out, *words) as command:
-        _, said = command.communicate(timeout=COMMAND_S)
+    command = scene.world.client.up(picture, out, *words)
+    _, said = heard(command, COMMAND_S)
     if command.returncode:
         return f"upx up --on {where} ended with {command.returncode}: {said[-300:]}"
     right = _is_right(out, wanted)
-    return "" if right else f"upx up --on {where} made another picture"
+    return "" if right else f"upx up --on {where} made another picture, or none"
 
 
 def _is_right(path: Path, wanted: np.ndarray) -> bool:
-    """Whether a picture is the one that is wanted; it is removed."""
+    """Whether there is a picture, and the one that is wanted; it is removed."""
     try:
         with Image.open(path) as found:
             return np.array_equal(np.asarray(found), wanted)
     except OSError:
         return False
     finally:
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def _picture(scene: Scene, side: int) -> tuple[Path, np.ndarray]:

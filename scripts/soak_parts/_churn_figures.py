@@ -12,13 +12,13 @@ import time
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from _processes import PROC, lives
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-PROC = Path("/proc")
 TICKS = os.sysconf("SC_CLK_TCK")
 # Fewer pairs of points say nothing about a slope.
 LEAST_PAIRS = 6
@@ -57,14 +57,6 @@ def children(pid: int) -> list[int]:
         with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
             found += map(int, (task / "children").read_text().split())
     return [child for child in found if lives(child)]
-
-
-def lives(pid: int) -> bool:
-    """Whether there is such a process that is no zombie."""
-    try:
-        return (PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
-    except OSError:
-        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 PARTS = Path(__file__).resolve().parents[1] / "net_parts"
 sys.path.insert(0, str(PARTS))
 
-from _churn_figures import children, lives  # noqa: E402
+from _churn_figures import children  # noqa: E402
+from _processes import heard, lives  # noqa: E402
 from link import GIGABIT, Shape  # noqa: E402
 
 from upx.config import Settings  # noqa: E402
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from lab import Box, Lab
 
 PORT, ESTABLISHED = 7600, "01"
-START_S, END_S, DRAIN_S = 60.0, 30.0, 120.0
+START_S, END_S, DRAIN_S, TELL_S = 60.0, 30.0, 120.0, 1.0
 SLOW = Shape(rate=50e6, delay=0.020, loss=0.002)
 LINKS = {"attic": GIGABIT, "cellar": SLOW}
 UPX = (sys.executable, "-m", "upx")
@@ -118,8 +119,8 @@ class Serving:
 
     def _command(self, *words: str) -> None:
         pipe = subprocess.PIPE
-        with self.box.popen([*UPX, *words], env=self.env, stdout=pipe, stderr=pipe, text=True) as command:
-            _, said = command.communicate(timeout=DRAIN_S)
+        command = self.box.popen([*UPX, *words], env=self.env, stdout=pipe, stderr=pipe, text=True)
+        _, said = heard(command, DRAIN_S)
         if command.returncode:
             raise ChurnError(f"{self.name}: upx {' '.join(words)} ended with {command.returncode}: {said}")
 
@@ -189,7 +190,9 @@ class LongLived:
         try:
             line = self._answers.get(timeout=seconds)
         except queue.Empty:
-            raise ChurnError(f"the host does not answer {order}: {self.said.read_text()[-3000:]}") from None
+            self.process.send_signal(signal.SIGUSR1)
+            time.sleep(TELL_S)
+            raise ChurnError(f"the host does not answer {order}: {self.said.read_text()[-20_000:]}") from None
         if not line:
             raise ChurnError(f"the host has ended: {self.said.read_text()[-3000:]}")
         return json.loads(line)
@@ -207,7 +210,7 @@ def _as_listed(address: str, port: int) -> str:
 
 
 class World:
-    """All of them. ``with`` makes the boxes serve; the environment is built before, where there is a network."""
+    """All of them; its boxes serve at once. The environment is built before, where there is a network."""
 
     def __init__(self, lab: Lab, folder: Path) -> None:
         self.lab, self.folder = lab, folder
@@ -272,7 +275,3 @@ class World:
             home.name: sum(len(names) for _, _, names in os.walk(home))
             for home in (self.client.home, self.stranger.home, *(box.home for box in self.boxes))
         }
-
-    def stop(self) -> None:
-        for box in self.boxes:
-            box.stop()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from _far_releases import OURS, Code, Release
+from _processes import lives
 
 from upx.config import Settings
 from upx.remote.keys import KeyRing
@@ -185,14 +186,6 @@ def awaited(look: Callable[[], Any], seconds: float, what: str) -> Any:
             raise TimeoutError(f"not within {seconds:g} s: {what}")
         time.sleep(POLL_S)
     return found
-
-
-def lives(pid: int) -> bool:
-    """Whether there is such a process that is no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
-    except OSError:
-        return False
 
 
 def tail(path: Path, lines: int) -> list[str]:

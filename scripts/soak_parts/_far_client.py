@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import namespaces
+from _processes import heard
 
 from upx.config import Settings
 from upx.remote.boxes import Book
@@ -56,15 +57,12 @@ class Client:
 
     def upx(self, *words: str) -> tuple[int, str, str]:
         """A short command: its exit code, and what it said."""
-        with self._lab.host_popen(
+        process = self._lab.host_popen(
             [sys.executable, "-m", "upx", *words],
             env=self._environ, cwd=self._scratch, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True,
-        ) as process:  # fmt: skip
-            try:
-                out, err = process.communicate(timeout=COMMAND_S)
-            finally:
-                process.kill()
+        )  # fmt: skip
+        out, err = heard(process, COMMAND_S)
         return process.returncode, out, err
 
     def visit(self, box: FarBox) -> Visit:

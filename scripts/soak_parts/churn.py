@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from _churn_events import EVENTS, Scene, dealt, told
-from _churn_figures import lives
 from _churn_scales import GROWN_OLD, Scales
 from _churn_world import ChurnError, LongLived, World, until
+from _processes import lives
 from lab import Lab
 
 if TYPE_CHECKING:
