@@ -181,6 +181,13 @@ def backend_python(settings: Settings) -> Callable[[str], Path]:
     return lambda name: builder.ensure(catalog.backend(name).env, flavour="auto").python
 
 
+@pytest.fixture(scope="session")
+def venvs(settings: Settings, backend_python: Callable[[str], Path]) -> Path:
+    """The home's folder of environments with that of nearest, for machines that link to it and change nothing in it."""
+    backend_python("nearest")
+    return settings.venvs_dir
+
+
 # ---------------------------------------------------------------------------------------------- pictures
 
 

@@ -35,6 +35,8 @@ SPEC = EnvSpec("nearest", Path(__file__).resolve().parents[2] / "envs" / "neares
 TIMEOUT_S = 120.0
 TRIES = 40
 AT_ONCE = 4
+# One kill of each kind.
+LEAST_COUNT = 2
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,7 @@ def main() -> int:
     print(f"seed {seed}")
     home = Path(tempfile.mkdtemp(prefix="upx-soak-envs-"))
     try:
-        return soak(home, chosen.count)
+        return soak(home, max(LEAST_COUNT, chosen.count))
     finally:
         shutil.rmtree(home)
 

@@ -226,9 +226,6 @@ def test_what_the_machine_or_the_backend_has_not_is_refused_and_the_worker_serve
     bench.host.upscale([np.zeros((8, 8, 3), np.uint8)])
 
 
-# A host that is silent for long loses its session: what does not speak to the worker comes last.
-
-
 def test_a_worker_stays_below_700_mb(
     request: pytest.FixtureRequest, spec: BackendSpec, python: Path, made: Callable[[str, int], Path]
 ) -> None:

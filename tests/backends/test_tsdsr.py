@@ -416,9 +416,6 @@ def test_the_official_pictures_come_out_of_a_whole_job(
     assert "Stability AI" in done.record.licence
 
 
-# A host that is silent for long loses its session: what does not speak to the worker comes last.
-
-
 def test_tiles_of_the_vae_bound_the_memory_that_a_large_picture_takes(
     spec: BackendSpec, backend_python: Callable[[str], Path], request: pytest.FixtureRequest, files: dict[str, str]
 ) -> None:

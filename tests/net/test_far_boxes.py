@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from box_kit import await_busy
 from PIL import Image
 
 from upx.config import Settings
 from upx.remote.boxes import Book
 from upx.remote.boxes import Box as Known
 from upx.remote.keys import KeyRing, z85
-from upx.workers.registry import list_workers
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from upx.workers.registry import WorkerInfo
 
 PICTURE = np.random.default_rng(11).integers(0, 256, (192, 256, 3), np.uint8)
 ENLARGED = PICTURE.repeat(4, axis=0).repeat(4, axis=1)
@@ -73,13 +71,7 @@ class Far:
 
     def await_busy(self) -> None:
         """Return when the first box computes, so that what comes next comes midway."""
-        until = time.monotonic() + 20
-        while not any(info.hosts and json.loads(info.path.read_text())["busy_since"] for info in self._workers()):
-            assert time.monotonic() < until, "the box never computed anything"
-            time.sleep(0.02)
-
-    def _workers(self) -> list[WorkerInfo]:
-        return list_workers(self._settings(NAMES[0]))
+        await_busy(self._settings(NAMES[0]))
 
     def record(self, job: subprocess.Popen, seconds: float) -> dict:
         out, err = job.communicate(timeout=seconds)
@@ -94,15 +86,6 @@ class Far:
             process.terminate()
         for process in self.serving:
             process.wait(15)
-
-
-@pytest.fixture(scope="module")
-def venvs(upx_env, tmp_path_factory) -> Path:
-    home = tmp_path_factory.mktemp("built")
-    subprocess.run(
-        [sys.executable, "-m", "upx", "setup", "nearest", "--quiet"], env={**upx_env, "UPX_HOME": str(home)}, check=True
-    )
-    return home / "data" / "venvs"
 
 
 @pytest.fixture
@@ -174,4 +157,4 @@ def test_three_packets_of_ten_are_lost_and_no_tile_is(far) -> None:
 
     for box in far.lab.boxes:
         box.link.become(Shape(rate=1e9, delay=0.001, loss=0.3, seed=7))
-    far.done(far.up(), 180)
+    far.done(far.up(), 150)

@@ -14,6 +14,7 @@ from pathlib import Path
 import link as links
 import namespaces
 import pytest
+from box_kit import lives
 from lab import Lab
 from link import FAR, GIGABIT, NetemWire, Shape, TunWire
 from namespaces import SPACES, LabError
@@ -217,7 +218,7 @@ def test_nothing_is_left_of_a_lab_even_after_an_error_and_what_ran_detached_insi
         raise RuntimeError
     assert process.wait(5) == -signal.SIGKILL
     assert spaces(lab.name) == []
-    assert eventually(lambda: not any(alive(pid) for pid in pids))
+    assert eventually(lambda: not any(lives(pid) for pid in pids))
 
 
 def test_a_lab_that_cannot_be_made_whole_is_taken_away_again(permitted) -> None:
@@ -243,13 +244,6 @@ def test_what_a_killed_run_left_is_swept_up_by_the_next_and_a_living_one_is_not(
     assert len(spaces(name)) == 2
     with Lab(boxes=1):
         assert spaces(name) == []
-        assert eventually(lambda: not alive(sleeper))
+        assert eventually(lambda: not lives(sleeper))
         assert len(spaces(lab.name)) == 3
     assert not (namespaces.LOCKS / name).exists()
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

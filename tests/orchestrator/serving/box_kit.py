@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from upx.config import Settings
+from upx.remote.boxes import Book
+from upx.remote.boxes import Box as Known
 from upx.remote.keys import KeyRing
 from upx.workers.registry import list_workers
 
@@ -43,9 +46,19 @@ def await_busy(settings: Settings) -> None:
     """Return when a worker of that machine computes, so that what comes next comes midway."""
 
     def computes() -> bool:
-        return any(json.loads(info.path.read_text())["busy_since"] for info in list_workers(settings) if info.hosts)
+        # Its entry goes with a worker that leaves meanwhile.
+        entries = [content(info.path) for info in list_workers(settings) if info.hosts]
+        return any(json.loads(entry)["busy_since"] for entry in entries if entry)
 
     until(computes)
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
 
 
 def content(path: Path) -> bytes:
@@ -80,6 +93,10 @@ class Machine:
         assert ended.returncode == 7, ended.stdout + ended.stderr
         return ended.stderr
 
+    def knows(self, box: Box) -> None:
+        """As after ``upx worker add``."""
+        Book(self.settings).add(Known(box.name, box.address, box.machine.keys.public("server"), box.backend))
+
 
 class Box:
     """``upx worker serve``, and what it has said."""
@@ -94,6 +111,7 @@ class Box:
         until(lambda: " serves " in self.said, says=lambda: self.said)
         self.address, port = re.findall(r"(tcp://[0-9.\[\]:]+:([0-9]+))", self.said)[-1]
         self.port = int(port)
+        self.name, self.backend = re.findall(r"(\w+) serves (\w+)", self.said)[-1]
 
     @property
     def said(self) -> str:

@@ -10,23 +10,13 @@ from box_kit import Box, Machine
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-
-@pytest.fixture(scope="module")
-def built(upx_env, tmp_path_factory) -> Path:
-    """A folder of environments with the one of nearest, which every box links to."""
-    machine = Machine(tmp_path_factory.mktemp("built"), upx_env)
-    ended = machine.upx("setup", "nearest")
-    assert ended.returncode == 0, ended.stderr
-    return machine.home / "data" / "venvs"
 
 
 @pytest.fixture
-def attic(built, upx_env, tmp_path) -> Machine:
+def attic(venvs, upx_env, tmp_path) -> Machine:
     data = tmp_path / "attic" / "data"
     data.mkdir(parents=True)
-    (data / "venvs").symlink_to(built, target_is_directory=True)
+    (data / "venvs").symlink_to(venvs, target_is_directory=True)
     return Machine(tmp_path / "attic", upx_env)
 
 
@@ -50,7 +40,7 @@ def serve(attic, tmp_path) -> Iterator[Callable[..., Box]]:
 
 @pytest.fixture
 def add(attic, laptop) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """``upx worker add attic`` on the laptop."""
+    """``upx worker add attic`` on the laptop, where that is what is tested; else it ``knows`` the box."""
 
     def call(box: Box, key: str = "", name: str = "attic") -> subprocess.CompletedProcess[str]:
         return laptop.upx("worker", "add", name, box.address, "--key", key or attic.keys.public("server"))

@@ -37,10 +37,10 @@ def test_a_box_is_added_tested_listed_and_removed(serve, attic, laptop) -> None:
     assert laptop.records("worker", "list") == []
 
 
-def test_ps_shows_the_workers_of_boxes_and_goes_on_without_those_that_are_away(serve, attic, laptop, add) -> None:
+def test_ps_shows_the_workers_of_boxes_and_goes_on_without_those_that_are_away(serve, attic, laptop) -> None:
     attic.keys.allow("laptop", laptop.keys.public("client"))
     box = serve()
-    added(add(box))
+    laptop.knows(box)
     (row,) = laptop.records("ps", "--on", "attic")
     assert (row["id"], row["backend"], row["state"]) == (f"attic:{box.port}", "nearest", "idle")
     assert (row["hosts"], row["pid"]) == (0, 0)
@@ -90,7 +90,7 @@ def test_a_box_that_does_not_hold_the_key_is_not_trusted(serve, attic, laptop, a
 def test_a_box_that_was_set_up_anew_is_refused_until_it_is_added_anew(serve, attic, laptop, add) -> None:
     attic.keys.allow("laptop", laptop.keys.public("client"))
     first = serve()
-    added(add(first))
+    laptop.knows(first)
     first.kill()
     attic.keys.new("server")
     second = serve(*SERVE[:4], first.address, *SERVE[5:])
@@ -102,10 +102,10 @@ def test_a_box_that_was_set_up_anew_is_refused_until_it_is_added_anew(serve, att
     added(add(second))
 
 
-def test_a_box_that_is_off_cannot_be_reached(serve, attic, laptop, add) -> None:
+def test_a_box_that_is_off_cannot_be_reached(serve, attic, laptop) -> None:
     attic.keys.allow("laptop", laptop.keys.public("client"))
     box = serve()
-    added(add(box))
+    laptop.knows(box)
     box.kill()
     assert "attic cannot be reached" in laptop.refused("worker", "test", "attic")
 
@@ -166,10 +166,10 @@ def test_a_box_that_is_told_to_end_does_so_within_six_seconds_with_0(serve, numb
     assert "Traceback" not in box.said
 
 
-def test_a_worker_that_is_killed_is_started_again_at_the_same_port(serve, attic, laptop, add) -> None:
+def test_a_worker_that_is_killed_is_started_again_at_the_same_port(serve, attic, laptop) -> None:
     attic.keys.allow("laptop", laptop.keys.public("client"))
     box = serve()
-    added(add(box))
+    laptop.knows(box)
     child = box.child
     os.kill(child, signal.SIGKILL)
     # The port is never closed: who comes meanwhile waits.
@@ -180,9 +180,13 @@ def test_a_worker_that_is_killed_is_started_again_at_the_same_port(serve, attic,
 
 
 def test_a_box_outlives_a_python_that_cannot_be_run_for_a_while(serve, attic) -> None:
+    # In an environment of its own: other tests go on with theirs.
+    venvs = attic.home / "data" / "venvs"
+    venvs.unlink()
+    assert attic.upx("setup", "nearest").returncode == 0
     box = serve()
     child = box.child
-    (python,) = (attic.home / "data" / "venvs").resolve().glob("*/bin/python")
+    (python,) = venvs.glob("*/bin/python")
     away = python.with_name("away")
     python.rename(away)
     try:
@@ -203,10 +207,10 @@ def test_a_worker_ends_with_its_box_even_one_that_is_killed(serve) -> None:
     until(lambda: not lives(child), seconds=3.0)
 
 
-def test_a_hangup_replaces_the_worker_and_keeps_the_port(serve, attic, laptop, add) -> None:
+def test_a_hangup_replaces_the_worker_and_keeps_the_port(serve, attic, laptop) -> None:
     attic.keys.allow("laptop", laptop.keys.public("client"))
     box = serve()
-    added(add(box))
+    laptop.knows(box)
     child = box.child
     box.process.send_signal(signal.SIGHUP)
     box.await_another(child)

@@ -37,16 +37,6 @@ SERVE = ("worker", "serve", "heavy", "--listen", "tcp://127.0.0.1:0", "--name", 
 TAKE = (*SERVE, "--take-files")
 
 
-@pytest.fixture(scope="module")
-def built(upx_env, tmp_path_factory) -> Path:
-    """A folder of environments with the one of heavy."""
-    machine = Machine(tmp_path_factory.mktemp("built"), upx_env)
-    heavy(machine.home, SMALL)
-    ended = machine.upx("setup", "heavy")
-    assert ended.returncode == 0, ended.stderr
-    return machine.home / "data" / "venvs"
-
-
 @pytest.fixture
 def picture(tmp_path) -> Path:
     path = tmp_path / "in.png"
@@ -70,7 +60,7 @@ def done(process: subprocess.Popen[str], content: Content, seconds: float = 60.0
 
 
 @pytest.fixture
-def begin(serve, attic, laptop, add) -> Callable[..., Box]:
+def begin(serve, attic, laptop) -> Callable[..., Box]:
     """``begin(content, *words)``: a box that serves heavy and lacks its weights, which the laptop has."""
 
     def call(content: Content, *words: str, **facts: str) -> Box:
@@ -79,8 +69,7 @@ def begin(serve, attic, laptop, add) -> Callable[..., Box]:
         keep(laptop.home, content)
         attic.keys.allow("laptop", laptop.keys.public("client"))
         box = serve(*(words or TAKE))
-        ended = add(box)
-        assert ended.returncode == 0, ended.stderr
+        laptop.knows(box)
         return box
 
     return call

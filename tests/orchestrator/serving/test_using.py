@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from box_kit import SERVE, Box, Machine, until
+from box_kit import SERVE, Box, Machine, has_ipv6, until
 from PIL import Image
 
 from upx.config import Settings
@@ -43,24 +43,23 @@ def picture(tmp_path) -> Path:
 
 
 @pytest.fixture
-def box(serve, attic, laptop, add) -> Box:
+def box(serve, attic, laptop) -> Box:
     attic.keys.allow("laptop", laptop.keys.public("client"))
     made = serve()
-    assert add(made).returncode == 0
+    laptop.knows(made)
     return made
 
 
 @pytest.fixture
-def cellar(built, upx_env, tmp_path, laptop) -> Iterator[Box]:
+def cellar(venvs, upx_env, tmp_path, laptop) -> Iterator[Box]:
     """A second machine that serves, known as "cellar"."""
     data = tmp_path / "cellar" / "data"
     data.mkdir(parents=True)
-    (data / "venvs").symlink_to(built, target_is_directory=True)
+    (data / "venvs").symlink_to(venvs, target_is_directory=True)
     machine = Machine(tmp_path / "cellar", upx_env)
     machine.keys.allow("laptop", laptop.keys.public("client"))
     made = Box(machine, tmp_path / "said-cellar", *SERVE[:-1], "cellar")
-    ended = laptop.upx("worker", "add", "cellar", made.address, "--key", machine.keys.public("server"))
-    assert ended.returncode == 0, ended.stderr
+    laptop.knows(made)
     yield made
     made.kill()
 
@@ -84,6 +83,7 @@ def test_a_box_computes_what_this_machine_would_and_needs_nothing_here(box, lapt
     assert not (laptop.home / "data" / "venvs").exists(), "no environment was built on the client"
 
 
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 def test_a_box_at_an_address_of_ipv6(serve, attic, laptop, add, picture) -> None:
     attic.keys.allow("laptop", laptop.keys.public("client"))
     made = serve(*("tcp://[::1]:0" if word.startswith("tcp:") else word for word in SERVE))
@@ -133,9 +133,7 @@ def test_a_box_that_restarts_its_worker_for_an_update_loses_no_tile(box, laptop,
     box.await_another(child)
 
 
-def test_a_key_that_is_revoked_midway_ends_its_job_and_nobody_elses(
-    box, attic, laptop, picture, built, upx_env
-) -> None:
+def test_a_key_that_is_revoked_midway_ends_its_job_and_nobody_elses(box, attic, laptop, picture, upx_env) -> None:
     other = Machine(laptop.home.parent / "other", upx_env)
     attic.keys.allow("other", other.keys.public("client"))
     key = attic.keys.public("server")
@@ -151,7 +149,7 @@ def test_a_key_that_is_revoked_midway_ends_its_job_and_nobody_elses(
     done(theirs)
 
 
-def test_what_cannot_be_reached_is_said_soon_and_any_goes_on_without_it(laptop, upx_env, built, picture) -> None:
+def test_what_cannot_be_reached_is_said_soon_and_any_goes_on_without_it(laptop, upx_env, venvs, picture) -> None:
     nobody = "tcp://127.0.0.1:9"
     assert laptop.upx("worker", "add", "gone", nobody, "--key", "ab" * 32, "--offline").returncode == 0
     began = time.monotonic()
@@ -161,7 +159,7 @@ def test_what_cannot_be_reached_is_said_soon_and_any_goes_on_without_it(laptop, 
     assert "gone cannot be reached" in err
     assert time.monotonic() - began < 40
     (laptop.home / "data").mkdir(exist_ok=True)
-    (laptop.home / "data" / "venvs").symlink_to(built, target_is_directory=True)
+    (laptop.home / "data" / "venvs").symlink_to(venvs, target_is_directory=True)
     done(up(laptop, picture, "--on", "any", "--keep-alive", "0"))
 
 
