@@ -25,21 +25,20 @@ def pair() -> tuple[str, str]:
     return public.decode(), secret.decode()
 
 
-def endpoint_of(entry: Path) -> str:
-    deadline = time.monotonic() + 20.0
-    while time.monotonic() < deadline:
+def endpoint_of(worker: RunningWorker, entry: Path) -> str:
+    deadline = time.monotonic() + 5.0
+    while time.monotonic() < deadline and worker.process.poll() is None:
         if entry.exists() and entry.read_text():
             return json.loads(entry.read_text())["endpoint"]
         time.sleep(0.02)
-    raise TimeoutError("no entry")
+    raise TimeoutError(f"no entry: {worker.stderr}")
 
 
 def test_only_the_key_in_the_keys_file_may_enter(start: Callable[..., RunningWorker], tmp_path: Path) -> None:
     server, client, stranger = pair(), pair(), pair()
     keys, entry = tmp_path / "keys.json", tmp_path / "entry.json"
     keys.write_text(json.dumps({"server_public": server[0], "server_secret": server[1], "client_public": client[0]}))
-    start(endpoint="tcp://127.0.0.1:*", curve_keys=str(keys), entry=str(entry))
-    endpoint = endpoint_of(entry)
+    endpoint = endpoint_of(start(endpoint="tcp://127.0.0.1:*", curve_keys=str(keys), entry=str(entry)), entry)
     assert json.loads(entry.read_text())["curve_public"] == server[0]
     with FakeHost(endpoint, timeout=1.0, curve=(server[0], *stranger)) as host, pytest.raises(TimeoutError):
         host.hello()
