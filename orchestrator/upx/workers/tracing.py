@@ -8,14 +8,16 @@ A worker tells how long it computed and not when, and its clock is never asked. 
 the worker's report of that came, or its own seconds before the last answer, whichever is earlier: a batch in shared
 memory sends no report, and is looked at five times a second. ``wire`` is what that leaves over. Before the computing
 it is copying, the way there, and above all the batch in front, which took ``behind_s`` of it; for a batch without a
-report the way back is in it too. After the computing (``back``) it is what the answer took. A batch that was lost has
-no such seconds: it is drawn from the report until it was missed, or as ``wire`` alone.
+report the way back is in it too. After the computing (``back``) it is what the answer took. A host that was busy hears
+of several batches at once: the earlier ones then move back until each has its seconds. A batch that was lost has no
+such seconds: it is drawn from the report until it was missed, or as ``wire`` alone.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 
 # What is shorter is the rounding of seconds.
 LEAST_S = 1e-6
+# Batches of a worker whose bars may still move: ten times what one far away has at a time.
+MOVABLE = 256
 
 
 @dataclass(slots=True)
@@ -59,7 +63,8 @@ class Open:
 class Flight:
     """A batch that a worker has. ``left``: its tiles without an answer, by index and number.
 
-    ``began``: when it was first known to be computed; ``seconds``: of computing, so far as they were told.
+    ``began``: when it was first known to be computed; ``seconds``: of computing, so far as they were told. Once all are
+    answered: ``start`` and ``end`` of its bar, ``behind`` others for so long, ``heard`` of at that time.
     """
 
     worker: int
@@ -72,6 +77,50 @@ class Flight:
     inference: Span | None = None
     began: float | None = None
     seconds: float = 0.0
+    start: float = 0.0
+    end: float = 0.0
+    behind: float = 0.0
+    heard: float = 0.0
+    back: Span | None = None
+
+
+@dataclass(slots=True)
+class Bars:
+    """The last batches that one worker has answered, in order; what it did ``until`` then stays as it is drawn."""
+
+    until: float = 0.0
+    _last: deque[Flight] = field(default_factory=deque["Flight"])
+
+    def place(self, flight: Flight, start: float, ended: float) -> list[Flight]:
+        """Give a batch its bar, from ``start`` for its seconds and not beyond ``ended``; all whose bars are changed.
+
+        Those before it go back as far as that needs, none to before it was sent or into the one before it. What the
+        worker really did fits so, whenever it was heard of.
+        """
+        free = self.until
+        for bar in self._last:
+            free = max(free, bar.sent) + bar.end - bar.start
+        flight.start = max(start, flight.sent, free)
+        flight.end = max(flight.start, min(flight.start + flight.seconds, ended))
+        changed = self._push(flight)
+        self._last.append(flight)
+        if len(self._last) > MOVABLE:
+            self.until = self._last.popleft().end
+        return changed
+
+    def _push(self, flight: Flight) -> list[Flight]:
+        changed = [flight]
+        for bar in reversed(self._last):
+            after = changed[-1]
+            moves = bar.end > after.start
+            if moves:
+                bar.start, bar.end = after.start - (bar.end - bar.start), after.start
+            after.behind = max(0.0, bar.end - after.sent)
+            if not moves:
+                return changed
+            changed.append(bar)
+        changed[-1].behind = max(0.0, self.until - changed[-1].sent)
+        return changed
 
 
 class Tracing:
@@ -82,8 +131,7 @@ class Tracing:
         self._open: dict[int, Open] = {}
         self._flights: dict[tuple[int, int, int], Flight] = {}
         self._lost: list[Flight] = []
-        # Until when each worker is known to have computed.
-        self._busy: dict[int, float] = {}
+        self._bars: dict[int, Bars] = {}
         self._handlers: dict[type[Any], Callable[[Any, float], None]] = {
             Submitted: self._submitted, BatchStarted: self._started, TileDone: self._done,
             BatchFailed: self._failed, BatchCancelled: partial(self._ended, "cancelled"),
@@ -162,19 +210,25 @@ class Tracing:
 
     def _draw(self, flight: Flight, now: float) -> None:
         """A batch has its last answer: only now is it known when it was computed."""
-        tracer, busy = flight.tracer, self._busy.get(flight.worker, 0.0)
+        flight.heard = now
         began = now if flight.began is None else flight.began
         # Its answer may come after the worker was seen at the next one.
         ended = min(now, self._next_began(flight, now))
-        start = max(min(began, ended - flight.seconds), flight.sent, busy)
-        end = max(start, min(start + flight.seconds, ended))
-        tracer.end(flight.wire, end=start, behind_s=round(max(0.0, busy - flight.sent), 6))
-        inference = flight.inference or tracer.begin("inference", flight.row, flight.args, start=start)
-        tracer.end(inference, start=start, end=end, seconds=round(flight.seconds, 6))
-        if now - end > LEAST_S:
-            back = {**flight.args, "back": True}
-            tracer.end(tracer.begin("wire", this_thread(), back, start=end, apart=True), end=now)
-        self._busy[flight.worker] = end
+        bars = self._bars.setdefault(flight.worker, Bars())
+        for each in bars.place(flight, min(began, ended - flight.seconds), ended):
+            self._show(each)
+
+    def _show(self, flight: Flight) -> None:
+        tracer, start, end = flight.tracer, flight.start, flight.end
+        tracer.end(flight.wire, end=start, behind_s=round(flight.behind, 6))
+        if flight.inference is None:
+            flight.inference = tracer.begin("inference", flight.row, flight.args, start=start)
+        tracer.end(flight.inference, start=start, end=end, seconds=round(flight.seconds, 6))
+        if flight.back is None and flight.heard - end > LEAST_S:
+            args = {**flight.args, "back": True}
+            flight.back = tracer.begin("wire", this_thread(), args, start=end, apart=True)
+        if flight.back is not None:
+            tracer.end(flight.back, start=end, end=flight.heard)
 
     def _next_began(self, flight: Flight, now: float) -> float:
         """When the worker turned to the next batch, which may be reported before this one's answers come."""
@@ -199,6 +253,8 @@ class Tracing:
         for tracer in {each.trace.picture.tracer for each in self._open.values()}:
             tracer.instant(what, row, worker=row.name, reason=reason)
         self._lose([key for key in self._flights if key[0] == it.worker], what, now)
+        # What it may still be given is sent later than all that is drawn.
+        self._bars.pop(it.worker, None)
 
     def _lose(self, keys: Sequence[tuple[int, int, int]], outcome: str, now: float) -> None:
         for key in keys:
@@ -207,7 +263,7 @@ class Tracing:
                 continue
             flight.tracer.end(flight.inference or flight.wire, end=now, outcome=outcome)
             if flight.inference is not None:
-                self._busy[flight.worker] = now
+                self._bars[flight.worker] = Bars(until=now)
             for number in flight.left.values():
                 if number in self._open:
                     self._open[number].since = now

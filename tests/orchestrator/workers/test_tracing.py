@@ -18,7 +18,7 @@ from upx.workers import happenings as hap
 from upx.workers import lifecycle
 from upx.workers.state import State
 from upx.workers.tiles import Answer, Tile, Tiles
-from upx.workers.tracing import Tracing
+from upx.workers.tracing import MOVABLE, Tracing
 
 
 class Story:
@@ -116,6 +116,47 @@ def test_a_batch_behind_another_begins_after_it_and_says_how_long_it_waited_ther
     args = [args for name, _, _, args in story.told() if name == "wire"]
     assert [each.get("behind_s") for each in args if "back" not in each] == [0.0, 4.0]
     assert story.spans("wire")[1:] == [([104], 1.0, 5.0), ([103], 5.0, 5.5)]
+
+
+def test_a_batch_whose_answer_comes_after_the_next_has_begun_is_computed_before_that(story) -> None:
+    story.submit(1.0, 3).submit(1.0, 4).serving(1.5)
+    story.at(4.0, hap.BatchStarted, 0, 1, 0).at(5.0, hap.BatchStarted, 0, 2, 0).done(5.5, 1, seconds=3.0)
+    assert story.spans("inference")[0] == ([103], 2.0, 5.0)
+
+
+def test_batches_that_are_heard_of_together_each_have_their_seconds(story) -> None:
+    story.submit(1.0, 3).submit(1.0, 4).serving(2.0).done(9.0, 1, seconds=3.0).done(9.0, 2, seconds=3.0)
+    assert story.spans("inference") == [([103], 3.0, 6.0), ([104], 6.0, 9.0)]
+    assert story.spans("wire") == [([103], 2.0, 3.0), ([104], 2.0, 6.0), ([103], 6.0, 9.0)]
+    assert [args.get("behind_s") for name, _, _, args in story.told() if name == "wire"] == [0.0, 4.0, None]
+
+
+def test_batches_go_back_as_far_as_a_later_one_needs_and_no_further(story) -> None:
+    story.submit(1.0, 3).submit(1.0, 4).submit(1.0, 5).serving(2.0)
+    story.done(6.0, 1, seconds=1.0)  # the third is sent by this
+    story.done(8.0, 2, seconds=2.5).done(9.0, 3, seconds=2.0)
+    assert story.spans("inference") == [([103], 3.5, 4.5), ([104], 4.5, 7.0), ([105], 7.0, 9.0)]
+
+
+def test_nothing_goes_back_to_before_it_was_sent(story) -> None:
+    story.submit(1.0, 3).submit(1.0, 4).serving(2.0).done(3.0, 1, seconds=0.5).done(3.5, 2, seconds=3.0)
+    assert story.spans("inference") == [([103], 2.0, 2.5), ([104], 2.5, 3.5)]
+
+
+def test_what_is_drawn_of_a_lost_batch_stays_as_it_is(story) -> None:
+    story.submit(1.0, 3).submit(1.0, 4).serving(2.0).at(3.0, hap.BatchStarted, 0, 1, 0)
+    story.at(6.0, hap.BatchCancelled, 0, 1, 0).done(7.0, 2, seconds=3.0)
+    assert story.spans("inference") == [([103], 3.0, 6.0), ([104], 6.0, 7.0)]
+
+
+def test_only_the_last_batches_of_a_worker_are_kept_and_none_of_one_that_has_gone(story) -> None:
+    story.serving(0.0).at(0.0, hap.Wanted).serving(0.5)
+    for number in range(1, 2 * MOVABLE):
+        story.submit(float(number), number).done(number + 0.5, number, seconds=0.5)
+        story.at(number + 0.5, hap.Credited, 0, 1, 10)
+    assert [len(bars._last) for bars in story.tracing._bars.values()] == [MOVABLE]
+    story.at(1000.0, hap.Died, 0, "killed", True)
+    assert story.tracing._bars == {}
 
 
 def test_a_batch_is_one_span_until_its_last_answer(story) -> None:
