@@ -10,7 +10,7 @@ from upx.cli import _host
 from upx.cli._console import Console
 from upx.cli._help import VerbCommand, verb_app
 from upx.cli._options import JsonFlag, QuietFlag, VerboseFlag
-from upx.errors import UsageError, WorkerError
+from upx.errors import UsageError
 
 app = verb_app()
 EXAMPLES = """
@@ -37,7 +37,7 @@ def stop(
     verbose: VerboseFlag = False,
 ) -> int:
     """End workers; each finishes the work it has, unless --force says otherwise."""
-    from upx.cli._results import Stopped
+    from upx.cli._ended import tell
     from upx.workers.control import stop as end
 
     if bool(ids) == every:
@@ -45,13 +45,5 @@ def stop(
     console = Console(as_json=json, quiet=quiet, verbose=verbose)
     settings = _host.read_settings()
     ended = [each for word in ids or [EVERY] for each in end(settings, word, force=force)]
-    rows = {
-        each.worker.name: Stopped(each.worker.name, each.worker.backend, each.worker.pid, each.how) for each in ended
-    }
-    console.results(*rows.values())
-    if not rows:
-        console.note("upx: no workers are running")
-    busy = [each.worker.name for each in ended if not each.ended]
-    if busy:
-        raise WorkerError(f"still at work: {', '.join(busy)}", hint="wait, or upx stop --force")
+    tell(ended, console, nobody="no workers are running", hint="wait, or upx stop --force")
     return 0

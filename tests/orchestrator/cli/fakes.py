@@ -23,6 +23,7 @@ from upx.result import JobProgress, Record, Result
 from upx.routes import choose
 from upx.specs import BackendSpec, Capabilities, EnvSpec, Licence, ModelSpec, ParameterSpec, SizeRequirements
 from upx.venvs.venv import Damage, Repair, SiblingDamage, Venv
+from upx.workers.registry import WorkerInfo
 
 if TYPE_CHECKING:
     from upx.config import Settings
@@ -214,3 +215,8 @@ def choose_backend(host: FakeHost, name: str) -> str:
 def venv(name: str) -> Venv:
     folder = Path("/venvs") / f"{name}-0123456789ab"
     return Venv(folder, folder / "bin" / "python", folder / "lib", "0123456789ab", "cpu", {"numpy": "2.4"})
+
+
+def worker(name: str = "span", ordinal: int = 0, **changes) -> WorkerInfo:
+    facts = {"pid": 42, "backend": name, "model": f"{name}-x4", "device": "cpu", "endpoint": "ipc://x", "tied": False}
+    return WorkerInfo(Path("/x.json"), 1, "1a2b3c4d5e6f", ordinal, alive=True, **{**facts, **changes})

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from fakes import worker
+
+from upx.serving import draining
+from upx.workers.control import Stopped
 
 A, B = "a" * 64, "b" * 64
 ADDRESS = "tcp://192.168.1.20:7600"
@@ -91,6 +95,16 @@ def test_a_wrong_word_is_a_wrong_request(upx, words) -> None:
     assert ended.code == 2
     assert ended.err.startswith("upx: ")
     assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize(("how", "code"), [("drained", 0), ("draining", 7)])
+def test_a_box_that_is_still_at_work_is_not_drained(upx, monkeypatch, how, code) -> None:
+    other = worker(ordinal=1)
+    monkeypatch.setattr(draining, "drain_all", lambda _: [Stopped(worker(), how), Stopped(other, "drained")])
+    ended = upx("worker", "drain", "--json")
+    assert ended.code == code
+    assert [json.loads(line)["outcome"] for line in ended.lines[:2]] == [how, "drained"]
+    assert (f"still at work: {worker().name}\n" in ended.err) == (how == "draining")
 
 
 def test_where_nothing_is_served_nothing_is_drained(upx) -> None:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fakes import FakeSession, venv
+from fakes import FakeSession, venv, worker
 
 from upx.cli import _checks
 from upx.cli import stop as stop_verb
@@ -16,7 +16,6 @@ from upx.venvs.inventory import EnvRecord, Pruned
 from upx.venvs.venv import Damage
 from upx.workers import control, registry
 from upx.workers.control import Stopped
-from upx.workers.registry import WorkerInfo
 from upx.workers.watch import Answer, Watcher
 
 
@@ -27,11 +26,6 @@ def records(ended) -> list[dict]:
 def env_record(name="span", **changes) -> EnvRecord:
     facts = {"state": "complete", "in_use": False, "superseded": False, "size": 1 << 20, "venv": venv(name)}
     return EnvRecord(Path(f"/venvs/{name}-0123456789ab"), name, **{**facts, **changes})
-
-
-def worker(name="span", **changes) -> WorkerInfo:
-    facts = {"pid": 42, "backend": name, "model": f"{name}-x4", "device": "cpu", "endpoint": "ipc://x", "tied": False}
-    return WorkerInfo(Path("/x.json"), 1, "1a2b3c4d5e6f", 0, alive=True, **{**facts, **changes})
 
 
 @pytest.mark.parametrize("words", [["backends"], ["backends", "list"]])

@@ -60,7 +60,10 @@ def serve(
     _refuse_windows()
     _log(as_json=log_json, verbose=verbose)
     with _host.make_host() as host:
-        said = _Said(backend, listen, device, name, accept_licence, offline, take_files, log_json)
+        said = _Said(
+            backend=backend, listen=listen, device=device, name=name, accept=accept_licence, offline=offline,
+            take_files=take_files, as_json=log_json,
+        )  # fmt: skip
         server = _server(host, said)
         with ExitStack() as stack:
             if metrics is not None:
@@ -71,18 +74,16 @@ def serve(
 
 def drain(json: JsonFlag = False, quiet: QuietFlag = False, verbose: VerboseFlag = False) -> int:
     """Let the box that runs on this machine finish what it has, take nothing new, and end."""
-    from upx.cli._results import Stopped
+    from upx.cli._ended import tell
     from upx.serving.draining import drain_all
 
     console = Console(as_json=json, quiet=quiet, verbose=verbose)
     ended = drain_all(_host.read_settings())
-    console.results(*(Stopped(each.worker.name, each.worker.backend, each.worker.pid, each.how) for each in ended))
-    if not ended:
-        console.note("upx: nothing is served here")
+    tell(ended, console, nobody="nothing is served here", hint="wait, and run it again; SIGTERM ends the box at once")
     return 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Said:
     """What the options say."""
 
