@@ -146,12 +146,27 @@ class BoxServer:
             info = self._await_bound(each)
             if info is None:
                 continue
-            each.draining = True
-            control.end_worker(info, self._settings, force=False, timeout=DRAIN_S)
+            if not self._drain(each, info):
+                return
             # The next one goes when this one serves again: one device at a time is missing.
             if self._await_bound(each, after=info.pid) is None and not self._ending.is_set():
                 log.error("the worker on port %d has not come back: the others stay as they are", each.port)
                 return
+
+    def _drain(self, worker: ServedWorker, info: WorkerInfo) -> bool:
+        """Have one finish what it has and end; False where it cannot be told to."""
+        worker.draining = True
+        try:
+            how = control.end_worker(info, self._settings, force=False, timeout=DRAIN_S).how
+        except (UpxError, OSError) as error:
+            log.error("the worker on port %d cannot be drained: the others stay as they are: %s", worker.port, error)  # noqa: TRY400  said in one line
+            # If it goes on, its end will be news; if not, it is to be started again.
+            worker.draining = worker.info is None
+            return False
+        if how == "gone":
+            # Its successor may run by now, whose end is news too, unless the box ends.
+            worker.draining = self._ending.is_set()
+        return True
 
     def _await_bound(self, worker: ServedWorker, *, after: int = 0) -> WorkerInfo | None:
         """Its entry once it has bound, by another process than ``after``; None where the box ends, or a minute passes.

@@ -61,7 +61,7 @@ def _of_pong(field: str) -> Callable[[Figures], float | None]:
 
 
 def _of_entry(field: str) -> Callable[[Figures], float | None]:
-    return lambda figures: getattr(figures.info, field) if figures.info is not None else 0
+    return lambda figures: getattr(figures.info, field) if figures.info is not None else None
 
 
 METRICS = (
@@ -72,7 +72,7 @@ METRICS = (
     Metric("upx_worker_idle_seconds", "gauge", "Since the last host has left.", _of_entry("idle")),
     Metric(
         "upx_worker_uptime_seconds", "gauge", "Since the process was born.",
-        lambda f: time.time() - f.info.started if f.info else 0,
+        lambda f: time.time() - f.info.started if f.info is not None and f.info.started else None,
     ),
     Metric("upx_worker_queue_tiles", "gauge", "Tiles that wait or are computed.", _of_pong("queued")),
     Metric("upx_worker_tiles_total", "counter", "Tiles done by this process.", _of_pong("tiles_done")),

@@ -11,14 +11,14 @@ import logging
 import socket
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from upx.assets.incoming import Incoming
 from upx.errors import UnusableWeightsError, UpxError
 from upx_protocol.files import CHUNK
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from upx.assets.obtain import Need
     from upx.models.shelf import Shelf
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("upx.serve")
 
 MAX_LINE = 65_536
+# What a worker may ask, by the first key, and how its facts are read.
+QUESTIONS: dict[str, dict[str, Callable[[Any], Any]]] = {
+    "begin": {"begin": int, "sha256": str, "size": int, "client": str},
+    "chunk": {"chunk": int, "nbytes": int},
+    "end": {"end": int},
+}
 # A header has room for no more; what is still missing then is wanted after these.
 MOST_WANTED = 64
 # What nobody came back for, a fetch's leavings too.
@@ -89,11 +95,11 @@ class TakingLine:
                 self._drop(number)
 
     def _answered(self, what: str, question: dict[str, Any], lines: BinaryIO) -> dict[str, Any] | None:
-        number = int(question[what])
+        number = question[what]
         if what == "end":
             self._drop(number)
             return None
-        data = _exactly(lines, int(question["nbytes"])) if what == "chunk" else b""
+        data = _exactly(lines, question["nbytes"]) if what == "chunk" else b""
         resumed = self._coming[number].resumed if number in self._coming else 0
         try:
             if what == "chunk":
@@ -101,7 +107,7 @@ class TakingLine:
                 if self._coming[number].over:
                     self._drop(number)
                 return {"offset": offset}
-            return self._begin(number, str(question["sha256"]), int(question["size"]), str(question["client"]))
+            return self._begin(number, question["sha256"], question["size"], question["client"])
         except UpxError as error:
             self._drop(number)
             log.warning("a file of a client's is not taken: %s", error)
@@ -138,14 +144,10 @@ def _question(line: bytes) -> tuple[str, dict[str, Any]]:
     """What a worker asks; ValueError for a line that is no question, whatever else it is."""
     try:
         question: Any = json.loads(line)
-        what = next(iter(question))
-        needed = {"begin": {"sha256", "size", "client"}, "chunk": {"nbytes"}, "end": set[str]()}[what]
-        whole = isinstance(question, dict) and needed <= set(cast("dict[str, Any]", question))
-    except (RecursionError, TypeError, KeyError, StopIteration) as error:
+        what: str = next(iter(question))
+        return what, {name: read(question[name]) for name, read in QUESTIONS[what].items()}
+    except (RecursionError, TypeError, KeyError, StopIteration, OverflowError) as error:
         raise ValueError("no question") from error
-    if not whole:
-        raise ValueError("no question")
-    return str(what), cast("dict[str, Any]", question)
 
 
 def _exactly(lines: BinaryIO, nbytes: int) -> bytes:

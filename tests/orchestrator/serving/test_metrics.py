@@ -33,7 +33,7 @@ LABELS = 'box="attic",port="7600",backend="nearest",device="cpu"'
 
 
 def figures(**changes) -> Figures:
-    info = SimpleNamespace(model='a"b\\', hosts=2, memory=1 << 20, idle=0.0, started=0.0)
+    info = SimpleNamespace(model='a"b\\', hosts=2, memory=1 << 20, idle=0.0, started=1.0)
     worker = SimpleNamespace(port=7600, restarts=3, plan=SimpleNamespace(backend="nearest", device="cpu"))
     return Figures(**{"worker": worker, "info": info, "pong": PONG, **changes})
 
@@ -76,14 +76,18 @@ def test_queue_tiles_pixels_and_computing_are_what_the_worker_says() -> None:
     assert (found["upx_worker_pixels_total"], found["upx_worker_busy_seconds_total"]) == (12_345_678, 4.5)
 
 
-def test_a_counter_that_nobody_knows_is_left_out_and_is_no_zero() -> None:
-    starting = figures(pong=None)
-    down = figures(pong=None, info=None)
-    for each, is_up in ((starting, 1), (down, 0)):
-        found = values(page("attic", [each]), 7600)
-        assert found["upx_worker_up"] == is_up
-        assert found["upx_worker_restarts_total"] == 3
-        assert not {"upx_worker_queue_tiles", "upx_worker_tiles_total", "upx_worker_busy_seconds_total"} & set(found)
+def test_a_figure_that_nobody_knows_is_left_out_and_is_no_zero() -> None:
+    always = {"upx_worker_up": 0.0, "upx_worker_restarts_total": 3.0, "upx_worker_info": 1.0}
+    assert values(page("attic", [figures(pong=None, info=None)]), 7600) == always
+    silent = values(page("attic", [figures(pong=None)]), 7600)
+    in_entry = {"hosts", "memory_bytes", "idle_seconds", "uptime_seconds"}
+    assert set(silent) == set(always) | {f"upx_worker_{name}" for name in in_entry}
+    assert silent["upx_worker_up"] == 1
+
+
+def test_an_entry_without_a_birth_tells_no_uptime() -> None:
+    ageless = figures(info=SimpleNamespace(model="m", hosts=0, memory=1, idle=0.0, started=0.0))
+    assert "upx_worker_uptime_seconds" not in values(page("attic", [ageless]), 7600)
 
 
 def test_a_counter_has_no_label_that_changes_while_it_counts() -> None:

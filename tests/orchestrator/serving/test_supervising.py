@@ -22,6 +22,7 @@ from upx.serving.addresses import Address, listen
 from upx.serving.box import BoxServer
 from upx.serving.worker import MOST_BACKOFF_S, Facts, ServedWorker
 from upx.workers import birth, process, registry
+from upx.workers.control import Stopped
 
 NOTHING = SimpleNamespace(name="mine", models=(), parameters=())
 KEEPER = SimpleNamespace(taking=None)
@@ -92,13 +93,56 @@ def test_a_hangup_that_cannot_be_obeyed_leaves_the_workers_as_they_are(make, cap
 def test_a_hangup_after_which_a_worker_does_not_come_back_takes_no_other_down(make, monkeypatch, caplog) -> None:
     drained: list[int] = []
     monkeypatch.setattr(box_module, "BIND_S", 0.2)
-    monkeypatch.setattr(box_module.control, "end_worker", lambda info, *_, **__: drained.append(info.pid))
-    workers = [Hung(slow=0.0), Hung(slow=0.0)]
-    for pid, each in enumerate(workers, start=1):
-        each.info, each.port = SimpleNamespace(pid=pid), 7600
-    make(*workers)._drain_each()
+    monkeypatch.setattr(box_module.control, "end_worker", ender(drained))
+    make(*serving(2))._drain_each()
     assert drained == [1]
     assert "has not come back: the others stay as they are" in caplog.text
+
+
+def serving(count: int) -> list[Hung]:
+    """Workers that have bound, with the pids 1, 2, and so on."""
+    workers = [Hung(slow=0.0) for _ in range(count)]
+    for pid, each in enumerate(workers, start=1):
+        each.info, each.port = SimpleNamespace(pid=pid), 7600
+    return workers
+
+
+def ender(drained: list[int], how: str = "drained"):
+    """What ends a worker so; the pids that it was given."""
+
+    def end_worker(info: SimpleNamespace, *_args, **_named) -> Stopped:
+        drained.append(info.pid)
+        return Stopped(info, how)
+
+    return end_worker
+
+
+@pytest.mark.parametrize(("how", "ending", "expected"), [("drained", 0, True), ("gone", 0, False), ("gone", 1, True)])
+def test_a_worker_that_has_died_before_it_was_drained_leaves_its_successor_as_any_other(
+    make, monkeypatch, how, ending, expected
+) -> None:
+    worker, server = serving(1)[0], make()
+    server.workers = [worker]
+    end_worker = ender([], how)
+
+    def replaced(info: SimpleNamespace, *_args, **_named) -> Stopped:
+        worker.info = SimpleNamespace(pid=2)
+        if ending:
+            server._ending.set()
+        return end_worker(info)
+
+    monkeypatch.setattr(box_module.control, "end_worker", replaced)
+    server._drain_each()
+    assert worker.draining == expected
+
+
+@pytest.mark.parametrize("error", [WorkerError("its keys are gone", hint="x"), OSError("no space")])
+def test_a_hangup_that_fails_at_one_worker_is_said_and_leaves_the_others(make, monkeypatch, caplog, error) -> None:
+    monkeypatch.setattr(box_module.control, "end_worker", raiser(error))
+    workers = serving(2)
+    make(*workers)._drain_each()
+    assert f"the others stay as they are: {error}" in caplog.text
+    assert [each.draining for each in workers] == [False, False]
 
 
 # ---------------------------------------------------------------------------------------------- starts that fail
