@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from upx_protocol.messages import Pong
 
 # A rate is an average over at least so long, or over the last two answers: slow tiles would make it leap.
@@ -28,6 +30,19 @@ class Pace:
     megapixels: float
     tiles: float
     busy: float
+
+    def rounded(self) -> Pace:
+        """With as many digits as a record has."""
+        return Pace(round(self.megapixels, 6), round(self.tiles, 3), round(self.busy, 3))
+
+
+def total(paces: Sequence[Pace]) -> Pace:
+    """Of all workers together: the sums, and the mean of how busy they are."""
+    return Pace(
+        megapixels=sum((each.megapixels for each in paces), 0.0),
+        tiles=sum((each.tiles for each in paces), 0.0),
+        busy=sum((each.busy for each in paces), 0.0) / max(1, len(paces)),
+    )
 
 
 @dataclass(slots=True)

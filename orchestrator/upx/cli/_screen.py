@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from upx.cli._console import shown
+from upx.cli._workers import UNHEARD
 from upx.cli._workers_lines import GAP, fitting, total_text
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from upx.cli._workers import TopSample
 
 ENDS = b"qQ"
-AWAY = {"unreachable", "no answer", "connecting"}
 RIGHT = {"HOSTS", "QUEUE", "MP/S", "TILES/S", "BUSY", "MEMORY"}
 
 
@@ -75,7 +75,7 @@ class Screen:
 
 
 def picture(sample: TopSample, width: int) -> Group:
-    """What is drawn: the sums first, which a short terminal must not cut off; who is away is greyed."""
+    """What is drawn: the sums first, which a short terminal must not cut off; who was not heard is greyed."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -85,7 +85,7 @@ def picture(sample: TopSample, width: int) -> Group:
     for header in headers:
         table.add_column(Text(header), no_wrap=True, justify="right" if header in RIGHT else "left")
     for row, cells in zip(sample.workers, rows, strict=True):
-        table.add_row(*(Text(shown(cell)) for cell in cells), style="dim" if row.state in AWAY else "")
+        table.add_row(*(Text(shown(cell)) for cell in cells), style="dim" if row.state in UNHEARD else "")
     clock = time.strftime("%H:%M:%S", time.localtime(sample.time))
     total = Text(f"{clock}  {total_text(sample)}", style="bold", no_wrap=True, overflow="ellipsis")
     return Group(total, Text(""), table if rows else Text("no workers are running", style="dim"))

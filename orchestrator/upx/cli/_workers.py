@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from upx.cli._pace import LEAST_S, MEGA, Pace, counted
+from upx.cli._pace import LEAST_S, MEGA, Pace, counted, total
 from upx.errors import WorkerStartError
 from upx.workers.words import tame
 
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from upx.remote.sights import Sight
 
 LOCAL = "local"
+# What the state of a worker may be.
+STARTING, CONNECTING, IDLE, IN_USE = "starting", "connecting", "idle", "in use"
+NO_ANSWER, UNREACHABLE = "no answer", "unreachable"
+AWAY = frozenset({NO_ANSWER, UNREACHABLE})
+# Nothing is known of what these do.
+UNHEARD = AWAY | {CONNECTING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,33 +136,34 @@ def _memory(sight: Sight) -> int:
 def _state(sight: Sight, hosts: int) -> str:
     info = sight.info
     if info is not None and info.starting:
-        return "starting"
+        return STARTING
     if sight.pong is None and info is None:
-        return "connecting" if sight.error is None else "unreachable"
+        return CONNECTING if sight.error is None else UNREACHABLE
     # One of another release cannot be looked at, and may be as well as any.
     if sight.pong is None and isinstance(sight.error, WorkerStartError):
-        return "no answer"
-    return "in use" if hosts > 0 else "idle"
+        return NO_ANSWER
+    return IN_USE if hosts > 0 else IDLE
 
 
 def top_sample(rows: Sequence[WorkerRow], paces: Sequence[Pace | None], now: float) -> TopSample:
     """One look at all workers; ``paces`` in the order of the rows."""
-    known = [pace for pace in paces if pace is not None]
+    whole = total([pace for pace in paces if pace is not None]).rounded()
     return TopSample(
         time=round(now, 3),
         queue=sum(row.queue or 0 for row in rows),
-        megapixels_per_second=round(sum((pace.megapixels for pace in known), 0.0), 6),
-        tiles_per_second=round(sum((pace.tiles for pace in known), 0.0), 3),
-        busy=round(sum(pace.busy for pace in known) / len(known), 3) if known else 0.0,
+        megapixels_per_second=whole.megapixels,
+        tiles_per_second=whole.tiles,
+        busy=whole.busy,
         workers=tuple(_top_row(row, pace) for row, pace in zip(rows, paces, strict=True)),
     )
 
 
 def _top_row(row: WorkerRow, pace: Pace | None) -> TopRow:
     facts = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+    told = None if pace is None else pace.rounded()
     return TopRow(
         **facts,
-        megapixels_per_second=None if pace is None else round(pace.megapixels, 6),
-        tiles_per_second=None if pace is None else round(pace.tiles, 3),
-        busy=None if pace is None else round(pace.busy, 3),
+        megapixels_per_second=None if told is None else told.megapixels,
+        tiles_per_second=None if told is None else told.tiles,
+        busy=None if told is None else told.busy,
     )

@@ -79,7 +79,7 @@ TABLES[kinds.TopRow] = TOP
 
 def total_text(sample: kinds.TopSample) -> str:
     """The sums of a sample, in a line."""
-    away = sum(row.state in {"unreachable", "no answer"} for row in sample.workers)
+    away = sum(row.state in kinds.AWAY for row in sample.workers)
     count = len(sample.workers)
     parts = (
         f"{count} worker{'' if count == 1 else 's'}{f' ({away} away)' if away else ''}",

@@ -25,6 +25,7 @@ from upx.cli._options import (
     parse_tile,
     parse_workers,
 )
+from upx.cli._pace import MEGA
 
 if TYPE_CHECKING:
     from upx.cli._results import BenchRow
@@ -37,7 +38,6 @@ EXAMPLES = """
 upx bench                       a drawn picture, one worker and as many as fit
 upx bench photo.jpg -j 1,2,4    your own picture, and other numbers of workers
 """
-_MEGAPIXEL = 1e6
 
 
 @app.command(cls=VerbCommand, epilog=EXAMPLES)
@@ -123,6 +123,6 @@ def _row(record: Record, workers: int) -> BenchRow:
         height=height,
         seconds=round(seconds, 4),
         tiles_per_second=round(record.tiles / seconds, 3),
-        megapixels_per_second=round(width * height / _MEGAPIXEL / seconds, 4),
+        megapixels_per_second=round(width * height / MEGA / seconds, 4),
         stages={stage: round(share / total, 4) for stage, share in record.stages.items()},
     )

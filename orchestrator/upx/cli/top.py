@@ -21,7 +21,7 @@ app = verb_app()
 EXAMPLES = """
 upx top                         q or Ctrl-C ends it
 upx top --on attic --every 5
-upx top --once                  one look, as a table
+upx top --once                  one table, of two looks
 upx top --json | jq .megapixels_per_second
 """
 EVERY, LEAST, MOST = 1.0, 0.2, 3600.0
@@ -34,7 +34,14 @@ def top(
     on: OnOption = None,
     *,
     every: Annotated[
-        float, typer.Option("--every", metavar="SECONDS", min=LEAST, max=MOST, help="The time from look to look.")
+        float,
+        typer.Option(
+            "--every",
+            metavar="SECONDS",
+            min=LEAST,
+            max=MOST,
+            help=f"The time from look to look; {EVERY:g} s by default.",
+        ),
     ] = EVERY,
     once: Annotated[bool, typer.Option("--once", help="Look twice, --every apart, print one table, and end.")] = False,
     json: JsonFlag = False,
@@ -65,6 +72,8 @@ def top(
             else:
                 _draw(looks, every)
     except KeyboardInterrupt:
+        if once:
+            raise
         # That is how it ends: nothing is lost, and nothing is left to say.
         return 0
     return 0

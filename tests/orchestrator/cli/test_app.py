@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
 
@@ -62,12 +61,13 @@ def test_help_takes_at_most_150_ms(name) -> None:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         return used.ru_utime + used.ru_stime
 
-    took = []
-    for _ in range(5):
+    took: list[float] = []
+    # Three that take no longer are a median of five that does not.
+    while len(took) < 5 and sum(each <= HELP_S for each in took) < 3:
         before = cpu()
         python("-m", "upx", *([name] if name else []), "--help")
         took.append(cpu() - before)
-    assert statistics.median(took) <= HELP_S
+    assert sum(each <= HELP_S for each in took) == 3, took
 
 
 def test_the_help_of_the_command_names_every_verb_in_its_group(upx) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from upx.cli._pace import WINDOW_S, Pace, Paces
+from upx.cli._pace import WINDOW_S, Pace, Paces, total
 from upx_protocol.messages import Pong
 
 MP = 1_000_000
@@ -69,19 +69,25 @@ def test_who_does_not_answer_has_no_pace() -> None:
     assert paces.of("b") == Pace(1.0, 1.0, 0.0)
 
 
+def test_all_together_are_the_sums_and_the_mean_of_how_busy_they_are() -> None:
+    assert total([Pace(1.5, 3.0, 1.0), Pace(0.5, 1.0, 0.5)]) == Pace(2.0, 4.0, 0.75)
+    assert total([]) == Pace(0.0, 0.0, 0.0)
+
+
 def test_a_worker_of_an_older_release_tells_none() -> None:
     assert heard(Pong(1, tiles_done=3), Pong(2, tiles_done=9)) is None
 
 
 @pytest.mark.parametrize(
-    ("first", "second"),
+    ("first", "second", "known"),
     [
-        (pong(1.0), Pong(1, tiles_done=2**63 - 1, pixels_done=2**63 - 1, busy_s=1e308, age_s=1.0 + 1e-12)),
-        (pong(1.0), Pong(1, tiles_done=2**63 - 1, pixels_done=2**63 - 1, busy_s=1e308, age_s=1.01)),
-        (pong(1.0, 5), Pong(1, tiles_done=5, pixels_done=-1, busy_s=-1e308, age_s=1e308)),
-        (pong(1.0, busy=1e308), Pong(1, busy_s=-1e308, age_s=2.0)),
+        (pong(1.0), Pong(1, tiles_done=2**63 - 1, pixels_done=2**63 - 1, busy_s=1e308, age_s=1.0 + 1e-12), False),
+        (pong(1.0), Pong(1, tiles_done=2**63 - 1, pixels_done=2**63 - 1, busy_s=1e308, age_s=1.01), True),
+        (pong(1.0, 5), Pong(1, tiles_done=5, pixels_done=-1, busy_s=-1e308, age_s=1e308), True),
+        (pong(1.0, busy=1e308), Pong(1, busy_s=-1e308, age_s=2.0), True),
     ],
 )
-def test_nonsense_of_a_box_is_a_finite_number(first, second) -> None:
+def test_nonsense_of_a_box_is_a_finite_number_or_none(first, second, known) -> None:
     pace = heard(first, second)
+    assert (pace is not None) == known
     assert pace is None or all(0 <= each < 1e18 for each in (pace.megapixels, pace.tiles, pace.busy))

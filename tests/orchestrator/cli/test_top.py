@@ -118,6 +118,13 @@ def test_once_is_one_table_of_what_was_done_between_two_looks(upx, boxes, lookou
     assert total == "total: 2 workers (1 away), queue 3, 2 MP/s, 2 tiles/s, 50% busy"
 
 
+@pytest.mark.parametrize("looks", [0, 1])
+def test_once_that_is_interrupted_has_failed(upx, boxes, lookout, looks) -> None:
+    lookout.looks_left = looks
+    ended = upx("top", "--once")
+    assert (ended.code, ended.out, "upx: interrupted" in ended.err) == (130, "", True)
+
+
 def test_json_is_a_record_for_each_look_and_ctrl_c_is_no_failure(upx, boxes, lookout) -> None:
     ended = upx("top", "--json")
     first, second, third = map(json.loads, ended.lines)
