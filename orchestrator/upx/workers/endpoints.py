@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 import stat
 import tempfile
@@ -25,6 +26,8 @@ Transport: TypeAlias = Literal["ipc", "tcp"]
 LONGEST_PATH = 103
 NAME_LENGTH = len("/") + 16 + len(".sock")
 LOOPBACK = "tcp://127.0.0.1:*"
+_SOCKET = re.compile(r"^ipc://.*/(?P<nonce>[0-9a-f]{16})\.sock$")
+ANOTHER = "remove it, and another is made"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,12 @@ def new_endpoint(settings: Settings, transport: Transport) -> str:
     if transport == "tcp":
         return LOOPBACK
     return f"ipc://{socket_folder(settings)}/{secrets.token_hex(8)}.sock"
+
+
+def nonce(endpoint: str) -> int:
+    """What a socket's name has to itself, before and after it is bound; 0 where the endpoint is none of ours."""
+    name = _SOCKET.search(endpoint)
+    return int(name["nonce"], 16) if name is not None else 0
 
 
 def remove_socket(endpoint: str) -> None:

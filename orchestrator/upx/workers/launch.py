@@ -50,7 +50,7 @@ class Found:
 
 
 class Launch:
-    """One search. ``taken`` is shared by a pool's launches: entries (path, inode) that it uses or found unusable."""
+    """One search. ``taken`` is shared by a pool's launches: workers (path, nonce) that it uses or found unusable."""
 
     def __init__(
         self,
@@ -69,6 +69,8 @@ class Launch:
         self.entry: WorkerInfo | None = None
         self._eviction: threading.Thread | None = None
         self.process: process.Process | None = None
+        # As soon as may be: others end, bind and let go of the lock without a word.
+        self.due = 0.0
 
     def again(self) -> None:
         """What was found is of no use: look for another, and never take that one again."""
@@ -78,7 +80,7 @@ class Launch:
     def bury(self, bound: WorkerInfo | None) -> None:
         """What was found is dead: sweep after it. A later entry may have its name and inode."""
         if self.entry is not None:
-            self._taken.discard((self.entry.path, self.entry.inode))
+            self._taken.discard((self.entry.path, self.entry.nonce))
             registry.discard(bound or self.entry)
 
     def poll(self, now: float) -> Found | None:
@@ -122,13 +124,13 @@ class Launch:
             if self.entry is None and not self._make_room():
                 self.entry = self._spawn(living)
         if self.entry is not None:
-            self._taken.add((self.entry.path, self.entry.inode))
+            self._taken.add((self.entry.path, self.entry.nonce))
 
     def _adoptable(self, living: list[WorkerInfo]) -> WorkerInfo | None:
         """The first detached worker that this pool has not; tied ones are somebody's own, and so are a tied pool's."""
         if self._plan.tied:
             return None
-        free = (info for info in living if not info.tied and (info.path, info.inode) not in self._taken)
+        free = (info for info in living if not info.tied and (info.path, info.nonce) not in self._taken)
         return next(free, None)
 
     def _make_room(self) -> bool:

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -37,7 +37,8 @@ class WorkerInfo:
     """One worker as its entry shows it. ``endpoint`` is empty while it starts; times in seconds since the epoch.
 
     ``idle``: seconds without a host, 0 while it has one. ``memory``: resident bytes, 0 where unknown. ``inode``
-    tells an entry from a later one of the same name. ``box``: the name under which it serves a network, if it does.
+    tells an entry from a later one of the same name, unless that was given it too. ``box``: the name under which it
+    serves a network, if it does. ``planned``: while it starts, the endpoint that it was told to bind.
     """
 
     path: Path
@@ -59,6 +60,12 @@ class WorkerInfo:
     started: float = 0.0
     memory: int = 0
     box: str = ""
+    planned: str = ""
+
+    @property
+    def nonce(self) -> int:
+        """A number that only this worker has, from its start on; on the loopback the inode, which others may get."""
+        return endpoints.nonce(self.endpoint or self.planned) or self.inode
 
     @property
     def name(self) -> str:
@@ -177,6 +184,7 @@ def _info(path: Path, inode: int, identity: str, ordinal: int, fields: dict[str,
         endpoint=_text(fields, "endpoint"),
         curve_public=_text(fields, "curve_public"),
         box=_text(fields, "box"),
+        planned=_text(fields, "planned"),
         tied=fields.get("tied") is not False,
         hosts=hosts,
         idle=0.0 if hosts or last_used is None else max(0.0, time.time() - last_used),
@@ -228,13 +236,10 @@ def is_its(info: WorkerInfo) -> bool:
 
 def discard(info: WorkerInfo) -> None:
     """Remove the entry and the socket of a dead worker."""
-    planned = ""
-    with suppress(FileNotFoundError):  # The worker removes it when it leaves.
-        planned = _text(_fields(info.path.read_bytes()), "planned")
     # Without a process it may be that of a successor that has none yet either.
     if is_its(info) and (info.pid or not _alive(info.path, info.pid)):
         info.path.unlink(missing_ok=True)
-    endpoints.remove_socket(info.endpoint or planned)
+    endpoints.remove_socket(info.endpoint or info.planned)
 
 
 def list_workers(settings: Settings) -> list[WorkerInfo]:

@@ -91,6 +91,20 @@ def test_a_successor_that_has_no_process_yet_is_left_alone(settings, entry) -> N
     assert path.exists()
 
 
+def test_a_successors_socket_is_left_alone_when_the_dead_had_not_bound_yet(settings, entry) -> None:
+    fd, path = entry
+    folder = endpoints.socket_folder(settings)
+    with socket.socket(socket.AF_UNIX) as before, socket.socket(socket.AF_UNIX) as after:
+        before.bind(str(folder / "before.sock"))
+        after.bind(str(folder / "after.sock"))
+    fill(fd, endpoint="", planned=f"ipc://{folder}/before.sock")
+    dead = registry.read(path)
+    fill(fd, endpoint="", planned=f"ipc://{folder}/after.sock")
+    registry.discard(dead)
+    assert path.exists()
+    assert [each.name for each in folder.iterdir()] == ["after.sock"]
+
+
 def test_only_a_socket_is_ever_removed(tmp_path) -> None:
     precious = tmp_path / "precious.sock"
     precious.write_text("no socket")
