@@ -106,18 +106,28 @@ def curve_keys(settings: Settings, new_pair: Callable[[], tuple[str, str]]) -> t
     """The worker's key file and the hosts' pair, made on first use, 0600. ``new_pair``: (public, secret)."""
     folder = settings.state_dir / "curve"
     worker, client = folder / "worker.json", folder / "client.json"
-    # Two first commands at a time: the second waits the milliseconds that the first needs.
-    with changing(folder):
-        if not client.is_file() or not worker.is_file():
-            _make_keys(worker, client, new_pair)
-        return worker, read_pair(client)
+    if not _made(worker, client):
+        # Two first commands at a time: the second waits the milliseconds that the first needs.
+        with changing(folder):
+            if not _made(worker, client):
+                _make_keys(worker, client, new_pair)
+    return worker, read_pair(client)
 
 
-def read_pair(path: Path, *, hint: str = "remove it, and another is made") -> ClientKeys:
+def _made(worker: Path, client: Path) -> bool:
+    return client.is_file() and worker.is_file()
+
+
+def read_pair(path: Path, *, hint: str = ANOTHER) -> ClientKeys:
     """A pair of keys as its private file holds it; UsageError for anything else, OSError where there is none."""
+    public, secret = _read(path, "public", "secret", hint=hint)
+    return ClientKeys(public, secret)
+
+
+def _read(path: Path, *names: str, hint: str) -> list[str]:
     try:
         fields = cast("dict[str, Any]", json.loads(read_private(path)))
-        return ClientKeys(str(fields["public"]), str(fields["secret"]))
+        return [str(fields[name]) for name in names]
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is no pair of keys", hint=hint) from error
 
@@ -125,6 +135,8 @@ def read_pair(path: Path, *, hint: str = "remove it, and another is made") -> Cl
 def _make_keys(worker: Path, client: Path, new_pair: Callable[[], tuple[str, str]]) -> None:
     # Two pairs: a server's key must never be a client's.
     ours, theirs = ClientKeys(*new_pair()), new_pair()
+    # Who reads them without the lock must never find one of these beside one of those before.
+    client.unlink(missing_ok=True)
     write_private(worker, json.dumps(asdict(CurveKeys(*theirs, ours.public))))
     write_private(client, json.dumps(asdict(ours)))
 
@@ -135,6 +147,6 @@ def client_keys(settings: Settings, curve_public: str, new_pair: Callable[[], tu
     One that serves a network knows its own machine by the pair that boxes see.
     """
     worker, keys = curve_keys(settings, new_pair)
-    known = cast("dict[str, Any]", json.loads(read_private(worker)))
+    (own,) = _read(worker, "server_public", hint=ANOTHER)
     far = settings.data_dir / "keys" / "client.json"
-    return keys if known.get("server_public") == curve_public or not far.is_file() else read_pair(far)
+    return keys if own == curve_public or not far.is_file() else read_pair(far)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,8 @@ import zmq
 from worker_kit import enlarged, gone_within, noise, until
 
 from upx.errors import WorkerError
-from upx.workers import channel, events, lifecycle, logs, machine, process, windows
+from upx.private_files import changing, read_private
+from upx.workers import channel, endpoints, events, lifecycle, logs, machine, process, windows
 
 
 @pytest.fixture
@@ -78,6 +81,25 @@ def test_a_host_without_the_right_keys_is_not_let_in(open_pool, plan, settings) 
     time.sleep(1.5)
     assert stranger.of(events.WorkerReady) == []
     assert all(link.capabilities is None for link in stranger.links())
+
+
+def test_keys_that_are_there_are_read_whoever_holds_their_lock(settings, monkeypatch) -> None:
+    monkeypatch.setattr("upx.private_files.LOCK_S", 0.1)
+    made = endpoints.curve_keys(settings, channel.new_key_pair)
+    with changing(settings.state_dir / "curve"):
+        assert endpoints.curve_keys(settings, channel.new_key_pair) == made
+
+
+def test_many_who_need_keys_at_once_get_the_same_and_those_the_workers_let_in(settings) -> None:
+    def keys(_: int) -> tuple[str, str]:
+        worker, pair = endpoints.curve_keys(settings, channel.new_key_pair)
+        return pair.public, json.loads(read_private(worker))["client_public"]
+
+    for missing in ("client.json", "worker.json"):
+        with ThreadPoolExecutor(8) as threads:
+            ((ours, let_in),) = set(threads.map(keys, range(16)))
+        assert ours == let_in
+        (settings.state_dir / "curve" / missing).unlink()
 
 
 def test_windows_starts_a_worker_without_descriptors_and_in_a_job(monkeypatch, plan, tmp_path) -> None:
