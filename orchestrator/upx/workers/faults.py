@@ -106,12 +106,18 @@ def load_failed(plan: LoadPlan, failed: Failed, log: LogFile | None = None) -> U
     return start_failed(plan, message, log)
 
 
-def version(plan: LoadPlan, reject: Reject) -> UpxError:
-    """A worker of another protocol version; names both ranges."""
-    theirs = f"{reject.protocol_min} to {reject.protocol_max}"
+def version(plan: LoadPlan, reject: Reject) -> ProtocolVersionError:
+    """A worker of a pool that is of another release."""
+    return foreign(plan.place or f"the worker of {plan.backend}", reject)
+
+
+def foreign(who: str, reject: Reject) -> ProtocolVersionError:
+    """A worker of another release: names both ranges, or says that it is too old to be asked as we did."""
+    theirs = f"speaks protocol {reject.protocol_min} to {reject.protocol_max}"
+    told = theirs if reject.reason == "version" else "is of an older release, which cannot be looked at"
     return ProtocolVersionError(
-        f"the worker of {plan.backend} speaks protocol {theirs}, this host {OLDEST} to {NEWEST}",
-        hint="upx stop all ends workers of another release; then try again",
+        f"{who} {told}; this host speaks {OLDEST} to {NEWEST}",
+        hint="upx stop all ends workers of another release here; bring a box to the release of this machine",
     )
 
 

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from upx.errors import ProtocolVersionError
+from upx.errors import UpxError
 from upx.workers import channel, endpoints, faults
 from upx.workers.words import tame, told_ports
 from upx_protocol.messages import Bye, Hello, Ping, Pong, Reject, Welcome
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from upx.config import Settings
-    from upx.errors import UpxError
     from upx.workers.endpoints import ClientKeys
     from upx.workers.registry import WorkerInfo
 
@@ -113,10 +112,8 @@ class Watch:
 
     def _rejected(self, reject: Reject) -> None:
         name = self._place
-        if reject.reason == "version":
-            self._end(_foreign(f"{name} speaks protocol {reject.protocol_min} to {reject.protocol_max}"))
-        elif reject.reason == "session" and not self._greeting:
-            self._end(_foreign(f"{name} is of an older release, which cannot be looked at"))
+        if reject.reason == "version" or (reject.reason == "session" and not self._greeting):
+            self._end(faults.foreign(name, reject))
         elif reject.reason == "revoked":
             self._end(faults.unreachable(name, faults.REFUSED))
         elif self._greeting:
@@ -166,14 +163,19 @@ class Watcher:
         return {target: self._answer(target) for target in targets}
 
     def _ready(self, target: Target, now: float) -> Watch | None:
-        """The connection to a worker, made where there is none; None while one that was lost is left in peace."""
+        """The connection to a worker, made where there is none; None where none can be, or not so soon again."""
         lost = self._lost.get(target)
         if target not in self._watches and (lost is None or now >= lost.until):
-            keys = target.keys
-            if keys is None and target.endpoint.startswith("tcp:"):
-                keys = endpoints.client_keys(self._settings, target.server_key, channel.new_key_pair)
-            self._watches[target] = Watch(target, self._hub, keys)
+            try:
+                self._watches[target] = Watch(target, self._hub, self._keys(target))
+            except UpxError as error:
+                self._lost[target] = _Lost.again(lost, error, now)
         return self._watches.get(target)
+
+    def _keys(self, target: Target) -> ClientKeys | None:
+        if target.keys is None and target.endpoint.startswith("tcp:"):
+            return endpoints.client_keys(self._settings, target.server_key, channel.new_key_pair)
+        return target.keys
 
     def _await(self, asked: Sequence[Watch], awaited: Sequence[Watch], until: float) -> None:
         while True:
@@ -225,11 +227,3 @@ class _Lost:
     def again(cls, before: _Lost | None, error: UpxError, now: float) -> _Lost:
         pause = FIRST_PAUSE_S if before is None else min(2 * before.pause, MOST_PAUSE_S)
         return cls(error, now + pause, pause)
-
-
-def _foreign(what: str) -> ProtocolVersionError:
-    """A worker of another release."""
-    return ProtocolVersionError(
-        f"{what}; this host speaks {OLDEST} to {NEWEST}",
-        hint="bring both machines to one release of upx; upx stop ends a worker of this one",
-    )

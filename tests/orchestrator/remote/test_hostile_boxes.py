@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from upx.config import Settings
-from upx.errors import WorkerError
+from upx.errors import ProtocolVersionError, WorkerError
 from upx.remote.boxes import Book, Box
 from upx.remote.keys import KeyRing
 from upx.remote.sites import places
+from upx.remote.visit import visit
 from upx.workers import pool as pools
 from upx.workers.channel import key_text, new_key_pair
 from upx.workers.plan import LoadPlan, Timeouts
@@ -21,6 +22,7 @@ from upx_protocol.codec import encode
 from upx_protocol.curve import CurveKeys
 from upx_protocol.fake_worker import Conduct, FakeWorker
 from upx_protocol.messages import Message, Welcome
+from upx_protocol.version import Version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -106,6 +108,15 @@ def test_a_box_that_enlarges_by_another_factor_is_refused(client, scale) -> None
     client.knows("liar", Conduct(scale=scale))
     with pytest.raises(WorkerError, match=f"enlarges {scale} times, not 4"):
         client.up("liar")
+
+
+def test_a_box_of_another_release_is_named_by_a_job_and_by_a_visit_in_the_same_words(client) -> None:
+    client.knows("old", Conduct(versions=(Version(7, 1), Version(8, 2))))
+    with pytest.raises(ProtocolVersionError, match=r"old speaks protocol 7\.1 to 8\.2; this host speaks 1\.") as used:
+        client.up("old")
+    with pytest.raises(ProtocolVersionError) as visited:
+        visit(client.book.get("old"), client.settings)
+    assert (str(visited.value), visited.value.hint) == (str(used.value), used.value.hint)
 
 
 def test_a_box_that_lies_leaves_the_work_to_an_honest_one(client) -> None:

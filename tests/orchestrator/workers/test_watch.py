@@ -14,7 +14,10 @@ import zmq
 from worker_kit import noise, until
 
 from upx.errors import ProtocolVersionError, WorkerStartError
+from upx.private_files import write_private
 from upx.workers import endpoints, registry
+from upx.workers.channel import new_key_pair
+from upx.workers.endpoints import ClientKeys
 from upx.workers.watch import NEAR_S, Target, Watcher
 from upx.workers.words import LONGEST, tame
 from upx_protocol.codec import decode, encode
@@ -229,6 +232,25 @@ def test_who_is_lost_is_looked_for_again_after_pauses_that_grow(settings) -> Non
     finally:
         watcher.close()
     assert tries == [0.0, 2.0, 6.0, 14.0, 30.0]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Target("address", "ipc:///" + "x" * 200),
+        Target("key", "tcp://127.0.0.1:1", "no key", keys=ClientKeys(*new_key_pair())),
+        Target("ours", "tcp://127.0.0.1:1"),
+    ],
+    ids=lambda target: target.name,
+)
+def test_one_that_cannot_be_connected_to_spoils_no_look_at_the_others(peer, watcher, settings, bad) -> None:
+    _, other = peer(polite)
+    for name in ("client.json", "worker.json"):
+        write_private(settings.state_dir / "curve" / name, "{")
+    for _ in range(2):
+        answers = watcher.look([bad, other])
+        assert answers[bad].error.hint
+        assert answers[other].pong is not None
 
 
 def test_what_is_not_looked_at_any_more_is_let_go(peer, watcher) -> None:
