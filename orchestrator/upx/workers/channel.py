@@ -110,7 +110,8 @@ class Hub:
     def wait(self, seconds: float) -> None:
         """Return when something came, the bell rang, or the time is up."""
         self._stirred.clear()
-        self._stirred.update([what for what, _ in self._poller.poll(int(max(0.0, seconds) * 1000))])
+        # Rounded up: whoever waits for a moment would ask again and again in the last millisecond before it.
+        self._stirred.update([what for what, _ in self._poller.poll(math.ceil(max(0.0, seconds) * 1000))])
         if self._ear in self._stirred:
             self._ears.recv(4096)  # Where it has rung more often than that, it rings on.
 

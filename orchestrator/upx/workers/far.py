@@ -66,21 +66,24 @@ class Seat:
 
 
 class FarLaunch:
-    """One search, as ``launch.Launch`` is one here: tries with growing pauses for as long as there is hope."""
+    """One search, as ``launch.Launch`` is one here: tries with growing pauses for as long as there is hope.
+
+    ``due``: when the next try may be; nothing wakes anybody for it.
+    """
 
     def __init__(self, seat: Seat, site: FarSite, timeouts: Timeouts) -> None:
         self._seat, self._site, self._timeouts = seat, site, timeouts
         self.process: Process | None = None
         self._pause = FIRST_PAUSE_S
-        self._began = self._not_before = 0.0
+        self._began = self.due = 0.0
 
     def poll(self, now: float) -> Found | None:
         """Where to connect, once it is time to."""
         self._began = self._began or now
-        if now < self._not_before:
+        if now < self.due:
             return None
         # So that many hosts of a box that comes back do not knock at the same moment.
-        self._not_before = now + self._pause * random.uniform(0.5, 1.5)  # noqa: S311  no secret
+        self.due = now + self._pause * random.uniform(0.5, 1.5)  # noqa: S311  no secret
         self._pause = min(2 * self._pause, self._timeouts.far_backoff_most)
         site = self._site
         return Found(site.name, site.endpoint, site.server_key, FarProcess(0, 0), adopted=False, keys=site.keys)
@@ -98,6 +101,3 @@ class FarLaunch:
 
     def bury(self, bound: WorkerInfo | None) -> None:
         """There is nothing to sweep here."""
-
-    def give_back(self) -> None:
-        """There is nothing to give back."""

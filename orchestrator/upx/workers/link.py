@@ -9,6 +9,7 @@ Belongs to the I/O thread; no call waits. What it learns goes to the lifecycle a
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Literal
 
@@ -65,9 +66,11 @@ class Link:
         return self._phase == "over"
 
     @property
-    def hurried(self) -> bool:
-        """Whether it wants to be polled again soon."""
-        return self._phase in {"launching", "killed"} or self._noticed > 0
+    def due(self) -> float:
+        """When it wants to be polled, whatever comes; 0 for soon."""
+        if self._phase == "launching":
+            return self._launch.due
+        return 0.0 if self._phase == "killed" or self._noticed > 0 else math.inf
 
     @property
     def log(self) -> LogFile | None:
@@ -82,9 +85,8 @@ class Link:
     @property
     def capabilities(self) -> Capabilities | None:
         """What the worker can do, while it serves."""
-        talk = self.talk
-        serving = self._phase == "talking" and talk is not None and talk.phase == "serving" and not talk.left
-        return talk.capabilities if serving and talk is not None else None
+        talk = self.talk if self._phase == "talking" else None
+        return talk.capabilities if talk is not None and talk.phase == "serving" and not talk.left else None
 
     def poll(self, now: float, *, due: bool) -> list[Happening]:
         """Whatever happened since the last time. ``due``: look at what wakes nobody, too."""
@@ -92,7 +94,7 @@ class Link:
             return self._search(now)
         channel = self._channel
         # Connection or process may have come to an end.
-        changed = due or self.hurried or (channel is not None and channel.has_news) or self._hub.noticed(self._watched)
+        changed = due or not self.due or (channel is not None and channel.has_news) or self._hub.noticed(self._watched)
         if not changed and not (channel is not None and channel.has_mail):
             return []
         happened = self._hear(now)
@@ -200,14 +202,13 @@ class Link:
         """End the worker, or only our session with it; ``Died`` follows."""
         if self.process is None or self._phase != "talking":
             return
-        self._reason = reason
+        self._reason, self._phase = reason, "killed"
         if abandon or self._plan.far:
             self.bye()
             self._noticed = -1.0
         else:
             self.process.kill()
             self._noticed = now
-        self._phase = "killed"
 
     def bye(self) -> None:
         """End our session, if there is one."""
@@ -291,10 +292,9 @@ class Link:
 
     def left(self, share: float) -> bool:
         """Whether nothing is left of a tied worker; ``share`` of the time for that is over (0..1)."""
-        process = self.process
-        ours = process is not None and process.ours and self._plan.tied
-        if ours and process is not None and not process.ended() and share < 1:
-            process.urge(share)
+        tied = self.process if self._plan.tied else None
+        if tied is not None and tied.ours and not tied.ended() and share < 1:
+            tied.urge(share)
             return False
         self._close()
         return True

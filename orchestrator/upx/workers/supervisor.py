@@ -137,8 +137,10 @@ class Supervisor(threading.Thread):
             self._end(error)
 
     def _turn(self) -> None:
-        hurried = any(link.hurried for link in self._links.values())
-        self._hub.wait(HURRIED_S if hurried else max(0.0, self._ticked + TICK_S - time.monotonic()))
+        now, tick = time.monotonic(), self._ticked + TICK_S
+        wake = min([tick, *(max(link.due, now + HURRIED_S) for link in self._links.values())])
+        # What this thread tells itself rings no bell.
+        self._hub.wait(0.0 if self._inbox else wake - now)
         while self._inbox:
             happening, tiles, ready = self._inbox.popleft()
             self._tiles.add(tiles)
@@ -197,10 +199,9 @@ class Supervisor(threading.Thread):
     def _is_ready(self, ready: Future[Capabilities]) -> bool:
         """Answer a waiter if a worker serves."""
         known = next((link.capabilities for link in self._links.values() if link.capabilities is not None), None)
-        if known is None:
-            return False
-        self._courier.deliver(lambda: ready.set_result(known))
-        return True
+        if known is not None:
+            self._courier.deliver(lambda: ready.set_result(known))
+        return known is not None
 
     # Decisions carried out
 
@@ -218,10 +219,8 @@ class Supervisor(threading.Thread):
         try:
             link.talk.send_batch(it.batch, request, time.monotonic(), packed=it.packed)
         except (ProtocolError, TypeError, ValueError, OverflowError) as error:
-            why = f"it cannot be sent: {error}"
-            self._inbox.append(
-                (BatchFailed(time.monotonic(), it.worker, it.batch.id, it.batch.attempt, "input", why), {}, None)
-            )
+            now, why = time.monotonic(), f"it cannot be sent: {error}"
+            self._inbox.append((BatchFailed(now, it.worker, it.batch.id, it.batch.attempt, "input", why), {}, None))
 
     def _send_cancel(self, it: SendCancel) -> None:
         link = self._links.get(it.worker)
