@@ -53,7 +53,7 @@ class Book:
         self._path = settings.data_dir / "keys" / "boxes.json"
 
     def all(self) -> list[Box]:
-        """Every box, by name; UsageError where the file is none of ours."""
+        """Every box, by name; UsageError where the file is none of ours, or what it says of a box is wrong."""
         try:
             fields: Any = json.loads(read_private(self._path))
             boxes = [Box(**each) for each in cast("list[dict[str, str]]", fields["boxes"])]
@@ -63,7 +63,17 @@ class Book:
             raise UsageError(
                 f"{self._path} cannot be read: {error}", hint="remove it, and add the boxes again: upx worker add"
             ) from error
-        return sorted(boxes, key=lambda box: box.name)
+        return sorted(map(self._checked, boxes), key=lambda box: box.name)
+
+    def _checked(self, box: Box) -> Box:
+        """A box as it was written down, perhaps by hand."""
+        try:
+            return replace(parse_box(box.name, box.endpoint, box.key), backend=box.backend)
+        except (UsageError, AttributeError, TypeError) as error:
+            raise UsageError(
+                f"{self._path} is wrong about {box.name}: {error}",
+                hint="correct it there, or remove the file and add the boxes again: upx worker add",
+            ) from error
 
     def get(self, name: str) -> Box:
         """The box of that name; UsageError names those that there are."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from upx.errors import ProtocolVersionError, WorkerError
+from upx.errors import WorkerError
 from upx.remote.keys import KeyRing, z85
 from upx.workers import faults
 from upx.workers.channel import Hub
@@ -49,15 +50,15 @@ def visit(box: Box, settings: Settings, *, measure: bool = False) -> Visit:
     WorkerError and its subclasses where it cannot be reached, does not hold the pinned key, or does not let us in;
     ProtocolVersionError names both ranges.
     """
-    hub = Hub()
-    channel = hub.connect(box.endpoint, server_key=z85(box.key), keys=KeyRing(settings).client(), far=True)
-    guest = _Guest(box, hub, channel)
-    try:
-        return guest.look(measure=measure)
-    finally:
-        channel.send(Bye("visited"), session=guest.session)
-        channel.close(linger=0.2)
-        hub.close()
+    keys = KeyRing(settings).client()
+    with closing(Hub()) as hub:
+        channel = hub.connect(box.endpoint, server_key=z85(box.key), keys=keys, far=True)
+        guest = _Guest(box, hub, channel)
+        try:
+            return guest.look(measure=measure)
+        finally:
+            channel.send(Bye("visited"), session=guest.session)
+            channel.close(linger=0.2)
 
 
 def survey(box: Box, settings: Settings, *, measure: bool = True) -> list[Visit]:
@@ -130,11 +131,7 @@ class _Guest:
 
     def _refused(self, reject: Reject) -> WorkerError:
         if reject.reason == "version":
-            theirs = f"{reject.protocol_min} to {reject.protocol_max}"
-            return ProtocolVersionError(
-                f"{self._box.name} speaks protocol {theirs}, this host {OLDEST} to {NEWEST}",
-                hint="bring both machines to one release of upx",
-            )
+            return faults.foreign(self._box.name, reject)
         why = tame(reject.message or reject.reason)
         return WorkerError(f"{self._box.name} refuses us: {why}", hint="try again later")
 

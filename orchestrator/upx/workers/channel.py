@@ -5,12 +5,14 @@ A channel never reconnects: a worker that went away is dead, and whoever binds i
 
 from __future__ import annotations
 
+import math
 import socket
+import struct
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, cast
 
 import zmq
 from zmq.utils import z85
-from zmq.utils.monitor import parse_monitor_message
 
 from upx.errors import WorkerStartError
 from upx.workers import faults
@@ -36,13 +38,19 @@ HIGH_WATER, FAR_HIGH_WATER = 1000, 64
 LARGEST_PART, FAR_LARGEST_PART = 1 << 30, 256 << 20
 # Messages taken from one worker before the others have their turn.
 AT_A_TIME = 64
+NEAR = (
+    (zmq.LINGER, 0), (zmq.RECONNECT_IVL, -1), (zmq.SNDHWM, HIGH_WATER), (zmq.RCVHWM, HIGH_WATER),
+    (zmq.MAXMSGSIZE, LARGEST_PART),
+)  # fmt: skip
 # Seconds to connect and to shake hands; a link that is silent for ten seconds is dead.
 FAR = (
     (zmq.CONNECT_TIMEOUT, 5_000), (zmq.HANDSHAKE_IVL, 5_000), (zmq.TCP_MAXRT, 15_000),
     (zmq.HEARTBEAT_IVL, 2_000), (zmq.HEARTBEAT_TIMEOUT, 10_000), (zmq.HEARTBEAT_TTL, 10_000),
     (zmq.RCVHWM, FAR_HIGH_WATER), (zmq.MAXMSGSIZE, FAR_LARGEST_PART), (zmq.IPV6, 1),
 )  # fmt: skip
-END_EVENTS = (
+# A number, and events are taken for numbers: pyzmq's enumeration keeps whatever it has met for ever, descriptors too,
+# and its parser brings asyncio along.
+END_EVENTS = int(
     zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )  # fmt: skip
@@ -91,7 +99,7 @@ class Hub:
         """A channel to a worker that has bound; with its public key where the endpoint is tcp.
 
         ``far``: on another machine, so that half-open links are noticed. WorkerStartError where there can be none: no
-        such address, a name that does not resolve, a key that is none.
+        address, a key that is none, no descriptor left. A name that does not resolve is no error: nobody answers.
         """
         return Channel(self._context, self._poller, self._stirred, endpoint, server_key=server_key, keys=keys, far=far)
 
@@ -145,33 +153,30 @@ class Channel:
         far: bool,
     ) -> None:
         self._poller, self._stirred = poller, stirred
-        self._socket = context.socket(zmq.DEALER)
         self._pipe: Pipe | None = None
         # Whether the pipe has taken every batch so far.
         self._piping = self._gone = False
         self.why = ""
-        for option, value in (
-            (zmq.LINGER, 0),
-            (zmq.RECONNECT_IVL, -1),
-            (zmq.SNDHWM, HIGH_WATER),
-            (zmq.RCVHWM, HIGH_WATER),
-            (zmq.MAXMSGSIZE, LARGEST_PART),
-            *(FAR if far else ()),
-        ):
-            self._socket.setsockopt(option, value)
-        if keys is not None:
-            self._socket.curve_serverkey = server_key.encode()
-            self._socket.curve_publickey = keys.public.encode()
-            self._socket.curve_secretkey = keys.secret.encode()
-        self._monitor = self._socket.get_monitor_socket(events=END_EVENTS)
         try:
-            self._socket.connect(endpoint)
+            # A socket that is left open lets no hub close.
+            with ExitStack() as undo:
+                self._socket = context.socket(zmq.DEALER)
+                undo.callback(self._socket.close, linger=0)
+                for option, value in (*NEAR, *(FAR if far else ())):
+                    self._socket.setsockopt(option, value)
+                if keys is not None:
+                    self._socket.curve_serverkey = server_key.encode()
+                    self._socket.curve_publickey = keys.public.encode()
+                    self._socket.curve_secretkey = keys.secret.encode()
+                undo.callback(self._socket.disable_monitor)
+                self._monitor = self._socket.get_monitor_socket(events=END_EVENTS)
+                undo.callback(self._monitor.close, linger=0)
+                self._socket.connect(endpoint)
+                undo.pop_all()
         except zmq.ZMQError as error:
-            self._socket.disable_monitor()
-            self._monitor.close(linger=0)
-            self._socket.close(linger=0)
             raise WorkerStartError(
-                f"{endpoint} cannot be connected to: {error}", hint="upx worker list shows the addresses of boxes"
+                f"{endpoint} cannot be connected to: {error}",
+                hint="upx worker list shows the addresses and keys of boxes",
             ) from error
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
@@ -255,11 +260,11 @@ class Channel:
         """Whether the connection has ended or could not be made; messages that came before can still be received."""
         while not self._gone:
             try:
-                event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
+                event = int(struct.unpack("=hi", self._monitor.recv_multipart(zmq.NOBLOCK)[0])[0])
             except zmq.Again:
                 break
-            self._gone = bool(int(event["event"]) & END_EVENTS)
-            self.why = self.why or _why(int(event["event"]))
+            self._gone = bool(event & END_EVENTS)
+            self.why = self.why or _why(event)
         if self._gone and self._monitor in self._poller:
             self._poller.unregister(self._monitor)
         return self._gone

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 import pytest
 
@@ -86,6 +88,18 @@ def test_a_broken_book_is_said_and_not_overwritten(book, path, text) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         book.add(ATTIC)
     assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"key": "ab"}, {"key": "z" * 64}, {"key": 3}, {"endpoint": "attic"}, {"endpoint": None}, {"name": "any"}]
+)
+def test_what_somebody_wrote_into_the_book_by_hand_is_said_with_the_box_and_what_to_do(book, path, wrong) -> None:
+    write_private(
+        path, json.dumps({"boxes": [asdict(Box("cellar", "tcp://cellar:7600", B)), {**asdict(ATTIC), **wrong}]})
+    )
+    with pytest.raises(UsageError, match=f"boxes.json is wrong about {wrong.get('name', 'attic')}: ") as caught:
+        book.get("cellar")
+    assert "correct it there" in caught.value.hint
 
 
 def test_a_book_that_others_can_read_is_refused(book, path) -> None:
