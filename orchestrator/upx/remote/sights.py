@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -55,15 +56,16 @@ class Lookout:
         self.close()
 
     def look(self, *, most: float = FAR_S) -> list[Sight]:
-        """Every worker, those here first; ``most`` seconds are waited for answers.
+        """Every worker, those here first; ``most`` seconds are waited for answers, in all.
 
         A box is a row as soon as it is known, and one for each of its workers once it has told of them.
         """
         infos = registry.list_workers(self._settings) if self._here else []
         near = [Target.of(info) for info in infos if not info.starting]
+        until = time.monotonic() + most
         answers = self._watcher.look([*near, *self._far()], most=most)
         if self._learn(answers):
-            answers = self._watcher.look([*near, *self._far()], most=most)
+            answers = self._watcher.look([*near, *self._far()], most=max(0.0, until - time.monotonic()))
         here = [self._near(info, answers.get(Target.of(info), Answer())) for info in infos]
         there = [self._there(box, target, answers[target]) for target, box in self._far().items()]
         return [*(each for each in here if each is not None), *there]

@@ -1,7 +1,8 @@
 """Look at workers without being one of their hosts: a connection for each that is kept, and a ``Ping`` a look.
 
 Nothing is asked of a worker that costs anybody anything, see "Liveness" in the wire's specification: an idle one still
-ends in its time, and no host meets a guest in its way. Belongs to one thread at a time.
+ends in its time. A box alone has us for a guest, for the moment in which it is greeted first. Belongs to one thread at
+a time.
 """
 
 from __future__ import annotations
