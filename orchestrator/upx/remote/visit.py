@@ -15,10 +15,13 @@ from upx.remote.keys import KeyRing, z85
 from upx.workers import faults
 from upx.workers.channel import Hub
 from upx.workers.words import tame, told_ports
+from upx_protocol.arrays import CHANNELS
 from upx_protocol.messages import Bye, Echo, Echoed, Hello, Message, Ping, Pong, Ready, Reject, Welcome
 from upx_protocol.version import NEWEST, OLDEST, Version
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from upx.config import Settings
     from upx.remote.boxes import Box
     from upx.workers.channel import Channel
@@ -61,11 +64,13 @@ def visit(box: Box, settings: Settings, *, measure: bool = False) -> Visit:
             channel.close(linger=0.2)
 
 
-def survey(box: Box, settings: Settings, *, measure: bool = True) -> list[Visit]:
-    """Every worker of a box."""
+def survey(box: Box, settings: Settings, *, measure: bool = True) -> Iterator[Visit]:
+    """Every worker of a box, one after the other; raises as ``visit`` does where one cannot be reached."""
     first = visit(box, settings, measure=measure)
-    others = [replace(box, endpoint=box.at(port)) for port in first.ports if port != box.port]
-    return [first, *(visit(other, settings, measure=measure) for other in others)]
+    yield first
+    for port in first.ports:
+        if port != box.port:
+            yield visit(replace(box, endpoint=box.at(port)), settings, measure=measure)
 
 
 class _Guest:
@@ -84,7 +89,7 @@ class _Guest:
         pong, latency = self._ping()
         box = replace(self._box, backend=tame(welcome.backend))
         found = Visit(box, told_ports(welcome.ports) or (box.port,), welcome.protocol, ready, pong, latency)
-        return replace(found, rate=self._rate(latency)) if measure else found
+        return replace(found, rate=self._rate(latency, welcome.credit_bytes)) if measure else found
 
     def _ping(self) -> tuple[Pong, float]:
         trips: list[float] = []
@@ -96,9 +101,12 @@ class _Guest:
             trips.append(time.perf_counter() - began)
         return pong, statistics.median(trips)
 
-    def _rate(self, latency: float) -> float:
+    def _rate(self, latency: float, most: int) -> float:
+        """Bytes a second, by tiles of at most so many bytes: a box that has many hosts gives each little credit."""
         rate = 0.0
         for side in PROBE_SIDES:
+            if side * side * CHANNELS > most:
+                break
             # Noise: a tunnel that compresses must not look like a fast one.
             tile = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
             began = time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -117,12 +118,12 @@ def _ends(held: process.Process, seconds: float) -> bool:
 
 def _drain(info: WorkerInfo, held: process.Process, settings: Settings, *, timeout: float) -> bool:
     """Ask it to drain and wait for its end; False where it does not even answer."""
-    hub = channel.Hub()
     keys = None
     if info.endpoint.startswith("tcp:"):
         keys = endpoints.client_keys(settings, info.curve_public, channel.new_key_pair)
-    link = hub.connect(info.endpoint, server_key=info.curve_public, keys=keys)
-    try:
+    with ExitStack() as stack:
+        hub = stack.enter_context(closing(channel.Hub()))
+        link = stack.enter_context(closing(hub.connect(info.endpoint, server_key=info.curve_public, keys=keys)))
         link.send(Hello(1, OLDEST, NEWEST, host="upx stop"))
         until = time.monotonic() + HELLO_S
         welcome = next((m for m in _messages(hub, link, held, until) if isinstance(m, Welcome)), None)
@@ -134,9 +135,6 @@ def _drain(info: WorkerInfo, held: process.Process, settings: Settings, *, timeo
             if isinstance(message, (Drained, Bye)):
                 return _ends(held, TERM_S)
         return not link.gone or _ends(held, TERM_S)
-    finally:
-        link.close()
-        hub.close()
 
 
 def _messages(

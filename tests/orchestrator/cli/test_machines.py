@@ -7,8 +7,12 @@ import json
 import pytest
 from fakes import worker
 
+from upx.errors import WorkerError
+from upx.remote import visit
 from upx.serving import draining
 from upx.workers.control import Stopped
+from upx_protocol.messages import Pong, Ready
+from upx_protocol.version import NEWEST
 
 A, B = "a" * 64, "b" * 64
 ADDRESS = "tcp://192.168.1.20:7600"
@@ -95,6 +99,22 @@ def test_a_wrong_word_is_a_wrong_request(upx, words) -> None:
     assert ended.code == 2
     assert ended.err.startswith("upx: ")
     assert "Traceback" not in ended.err
+
+
+def test_a_box_that_is_off_hides_no_other(upx, monkeypatch) -> None:
+    for name, address in (("attic", ADDRESS), ("cellar", ADDRESS.replace("7600", "7601"))):
+        upx("worker", "add", name, address, "--key", A, "--offline")
+
+    def survey(box, _settings):
+        yield visit.Visit(box, (), NEWEST, Ready("cpu"), Pong(0))
+        if box.name == "attic":
+            raise WorkerError("attic cannot be reached: its second worker is off")
+
+    monkeypatch.setattr(visit, "survey", survey)
+    ended = upx("worker", "test", "--json")
+    assert [json.loads(line)["name"] for line in ended.lines] == ["attic", "cellar"]
+    assert ended.code == 7
+    assert "its second worker is off" in ended.err
 
 
 @pytest.mark.parametrize(("how", "code"), [("drained", 0), ("draining", 7)])

@@ -16,7 +16,7 @@ from upx.remote.visit import survey, visit
 from upx.workers.channel import key_text, new_key_pair
 from upx_protocol.codec import encode
 from upx_protocol.curve import CurveKeys
-from upx_protocol.messages import Ready, Reject, Welcome
+from upx_protocol.messages import Echo, Ready, Reject, Welcome
 from upx_protocol.testing import Conduct, FakeWorker
 
 if TYPE_CHECKING:
@@ -69,8 +69,20 @@ def test_ports_that_are_none_are_not_visited(settings) -> None:
 
     keys, shown = keys_for(settings)
     with FakeWorker("tcp://127.0.0.1:*", saying(nasty), curve=keys) as worker:
-        (found,) = survey(Box("attic", worker.endpoint, shown), settings, measure=False)
+        (found,) = list(survey(Box("attic", worker.endpoint, shown), settings, measure=False))
     assert found.box.endpoint == worker.endpoint
+
+
+@pytest.mark.timeout(20)
+def test_what_a_box_gives_no_credit_for_is_not_measured(settings) -> None:
+    def poor(message: Message) -> Message:
+        return replace(message, credit_bytes=1000) if isinstance(message, Welcome) else message
+
+    keys, shown = keys_for(settings)
+    with FakeWorker("tcp://127.0.0.1:*", saying(poor), curve=keys) as worker:
+        found = visit(Box("attic", worker.endpoint, shown), settings, measure=True)
+        assert found.rate == 0
+        assert not any(isinstance(each, Echo) for each in worker.heard)
 
 
 def test_a_refusal_is_told_in_the_words_of_the_box_on_one_line(settings) -> None:
