@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from upx_protocol.messages import Ring
 
 _LENGTH = struct.Struct("<H")
-#: POSIX lets no shorter write than this come apart; Linux has 4,096 (PIPE_BUF), and so does nobody else who has a ring.
+#: No write of up to PIPE_BUF bytes comes apart (POSIX): 4,096 on Linux, which alone has rings.
 LONGEST = 4_096 - _LENGTH.size
 _CAPACITY = 65_536
 
