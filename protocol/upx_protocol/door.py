@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import struct
 import time
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Set
 
 import zmq
 
@@ -67,6 +67,8 @@ class Door:
         self._homes: Dict[str, Dict[int, Peer]] = {}
         self._key_at: Dict[int, str] = {}
         self._route_at: Dict[int, bytes] = {}
+        # Descriptors of connections that had spoken when one was told to have come there.
+        self._came_late: Set[int] = set()
         self._gone: List[str] = []
         self._parting: Dict[str, float] = {}
         self._offences: Dict[str, int] = {}
@@ -170,6 +172,7 @@ class Door:
     def _forget(self, fd: int) -> None:
         key = self._key_at.pop(fd, None)
         self._route_at.pop(fd, None)
+        self._came_late.discard(fd)
         if key is not None:
             del self._homes[key][fd]
             if not self._homes[key]:
@@ -273,18 +276,21 @@ class Door:
                 # A last word that was read after its connection had ended must not pass for this one's first.
                 self._forget(fd)
                 self._strangers.add(fd, peer)
+            else:
+                # Its own coming, or that of a stranger before it, whose end is then told of as well.
+                self._came_late.add(fd)
             return
         home = self._homes.get(self._key_at.get(fd, ""), {}).get(fd)
         if home is not None and home != NOWHERE and peer_of(fd) == home:
             # The end of an earlier one: the descriptor is another's by now, who has spoken already.
-            return
-        self._forget(fd)
-        left = self._strangers.pop(fd)
-        if left is None:
-            return
-        if self._refused:
-            self._refused -= 1
+            left = NOWHERE if fd in self._came_late else None
+            self._came_late.discard(fd)
         else:
+            self._forget(fd)
+            left = self._strangers.pop(fd)
+        if left is not None and self._refused:
+            self._refused -= 1
+        elif left is not None:
             self._refusals.note("a connection without a word", left[0])
 
 

@@ -11,14 +11,16 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
 import zmq
 
+from upx_protocol import door
 from upx_protocol.allowlist import Allowlist, parse_allowed
-from upx_protocol.curve import key_text
+from upx_protocol.curve import CurveKeys, key_text
+from upx_protocol.descriptors import NOWHERE
 from upx_protocol.door import MAX_OFFENCES, PENANCE_S
 from upx_protocol.messages import Bye, Credit, Drain, Drained, Echo, Echoed, Ping, Pong, Ready, Reject
 from upx_protocol.testing import FakeHost
@@ -296,3 +298,37 @@ def test_a_list_that_cannot_be_read_lets_nobody_in_but_the_own_machine(tmp_path:
 @pytest.mark.parametrize("line", ["", "#x " + "a" * 64, "x", "x " + "g" * 64, "x " + "a" * 63, "x y " + "a" * 64])
 def test_lines_that_name_no_key_say_nothing(line: str) -> None:
     assert parse_allowed(line) is None
+
+
+class Frame:
+    """As a client's message comes: from which descriptor, by which route."""
+
+    def __init__(self, fd: int, route: bytes, key: str) -> None:
+        self.bytes, self._said = route, {"User-Id": key, zmq.SRCFD: fd}
+
+    def get(self, what: Any) -> Any:
+        return self._said[what]
+
+
+def test_strangers_who_had_a_clients_descriptor_before_it_are_told_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A message is read before the comings and goings that were told of meanwhile, and descriptors are used again."""
+    client, home = pair(), ("192.0.2.7", 5000)
+    context: Any = zmq.Context()
+    made = door.Door(context, CurveKeys(*pair(), client[0]))
+    now = {"peer": home}
+    monkeypatch.setattr(door, "peer_of", lambda _fd: now["peer"])
+    key = key_text(client[0])
+    assert made.caller(cast("Any", Frame(30, b"route", key))) == key
+    # An earlier one of the same client, three strangers, and the client's own coming.
+    for event in (zmq.EVENT_DISCONNECTED, *[zmq.EVENT_ACCEPTED, zmq.EVENT_DISCONNECTED] * 3, zmq.EVENT_ACCEPTED):
+        made._noted(event, 30)
+    now["peer"] = NOWHERE
+    made._noted(zmq.EVENT_DISCONNECTED, 30)
+    made.close()
+    context.term()
+    assert [record.message for record in caplog.records] == [
+        "refused: a connection without a word from an unknown address",
+        "refused: a connection without a word from an unknown address, 2 times more",
+    ]
