@@ -157,8 +157,9 @@ class Machine:
 
 
 # glibc keeps up to 64 MB at the end of each arena, of which every thread may get one, and gives nothing of it back when
-# it is asked to: half a gigabyte here, in which no leak is seen. So told, it keeps nothing of a picture's size.
-GIVE_BACK = {"MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_MMAP_THRESHOLD_": "131072"}
+# it is asked to: half a gigabyte here, in which no leak is seen. So told, it keeps nothing of a picture's size, and has
+# one arena: what many hold in part rises and falls by megabytes.
+GIVE_BACK = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_MMAP_THRESHOLD_": "131072"}
 
 
 class LongLived:
