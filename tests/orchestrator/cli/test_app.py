@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 
@@ -14,7 +13,8 @@ from upx.cli import _host
 from upx.cli._app import VERBS
 
 HEAVY = ("numpy", "PIL", "zmq", "pydantic", "rich", "msgpack")
-HELP_S = 0.150
+# Bare Python has 33. What help takes is what it loads; scripts/bench startup has the milliseconds.
+MOST_MODULES = 170
 NAMES = ["", *(verb.name for verb in VERBS)]
 INNER = [["backends", "list"], ["backends", "info"], ["env", "list"], ["env", "prune"]]
 
@@ -24,17 +24,19 @@ def python(*args: str, **kwargs) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize("words", [[name] if name else [] for name in NAMES] + INNER, ids=" ".join)
-def test_help_is_printed_and_loads_nothing_heavy(words) -> None:
+def test_help_is_printed_and_loads_few_modules_and_nothing_heavy(words) -> None:
     code = f"""
 import sys
 from upx.cli._app import run
 code = run({[*words, "-h"]!r})
-sys.stderr.write(",".join(name for name in {HEAVY} if name in sys.modules))
+print(len(sys.modules), *(name for name in {HEAVY} if name in sys.modules), file=sys.stderr)
 sys.exit(code)
 """
     ended = python("-c", code)
     assert ended.returncode == 0
-    assert ended.stderr == ""
+    modules, *heavy = ended.stderr.split()
+    assert heavy == []
+    assert int(modules) <= MOST_MODULES
     assert ended.stdout.startswith(f"Usage: {' '.join(['upx', *words])}")
     assert "-h, --help" in ended.stdout
 
@@ -52,22 +54,6 @@ sys.exit(code)
     ended = python("-c", code, env=upx_env)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines()[-1] == "loaded:"
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_help_takes_at_most_150_ms(name) -> None:
-    def cpu() -> float:
-        # Processor time: what others do on this machine at the same time is not ours.
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return used.ru_utime + used.ru_stime
-
-    took: list[float] = []
-    # Three that take no longer are a median of five that does not.
-    while len(took) < 5 and sum(each <= HELP_S for each in took) < 3:
-        before = cpu()
-        python("-m", "upx", *([name] if name else []), "--help")
-        took.append(cpu() - before)
-    assert sum(each <= HELP_S for each in took) == 3, took
 
 
 def test_the_help_of_the_command_names_every_verb_in_its_group(upx) -> None:
