@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from box_kit import SERVE, until
+from box_kit import SERVE, has_ipv6, until
 from PIL import Image
 
 from upx.errors import UsageError, WorkerStartError
@@ -132,14 +132,6 @@ def server() -> Iterator[Callable[..., MetricsServer]]:
 
 def answering() -> list[threading.Thread]:
     return [each for each in threading.enumerate() if "process_request_thread" in each.name]
-
-
-def has_ipv6() -> bool:
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        return False
-    return True
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")

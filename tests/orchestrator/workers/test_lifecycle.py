@@ -421,13 +421,18 @@ def test_links_that_end_make_nothing_poison() -> None:
     assert play.state.accused == {}
 
 
-def test_what_is_accused_while_another_computes_it_is_suspected_there() -> None:
+def two_far_away() -> tuple[Play, int]:
+    """Two workers far away with a batch each; whose is the first."""
     play = Play(limit=2, varied=True)
     play.submit(1)
     play.submit(2)
     play.say(hap.Serving, 0, 8, 1000, True)
     play.say(hap.Serving, 1, 8, 1000, True)
-    first = next(worker.id for worker in play.state.workers.values() if worker.sent[0].batch.id == 1)
+    return play, next(worker.id for worker in play.state.workers.values() if worker.sent[0].batch.id == 1)
+
+
+def test_what_is_accused_while_another_computes_it_is_suspected_there() -> None:
+    play, first = two_far_away()
     play.say(hap.BatchStarted, first, 1, 0)
     play.say(hap.Died, first, "the link", False, True)
     play.say(hap.Explained, first, True)
@@ -461,12 +466,7 @@ def test_a_tile_that_waits_at_a_worker_whenever_another_hosts_tile_ends_it_is_an
 
 @pytest.mark.parametrize("begun", [False, True], ids=["waits there", "is computed there"])
 def test_what_was_not_known_to_have_begun_and_is_elsewhere_by_now_stays_there_blameless(*, begun: bool) -> None:
-    play = Play(limit=2, varied=True)
-    play.submit(1)
-    play.submit(2)
-    play.say(hap.Serving, 0, 8, 1000, True)
-    play.say(hap.Serving, 1, 8, 1000, True)
-    first = next(worker.id for worker in play.state.workers.values() if worker.sent[0].batch.id == 1)
+    play, first = two_far_away()
     play.say(hap.Died, first, "the link", False, True)
     if begun:
         play.say(hap.BatchStarted, 1 - first, 1, 1)
